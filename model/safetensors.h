@@ -1,0 +1,40 @@
+/* safetensors.h: read (mmap) and write Hugging Face's safetensors files, single or sharded.
+ *
+ * Every offset and shape is checked against the file before anything is used; a lying header is one clear error.
+ * Format: https://github.com/huggingface/safetensors (8-byte little-endian header length, JSON header, data). */
+#ifndef WINNOW_MODEL_SAFETENSORS_H
+#define WINNOW_MODEL_SAFETENSORS_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+#include "model/tensor.h"
+
+typedef struct safetensors safetensors; /* immutable after open; owns the maps its tensors point into */
+
+/* Opens one .safetensors file. Errors name the path (and the tensor). */
+wn_code safetensors_open(safetensors **out, const char *path, wn_error *err);
+/* Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json lists (names without '/', no
+ * symlinks out of DIR). */
+wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err);
+void safetensors_close(safetensors **st);
+
+size_t safetensors_count(const safetensors *st);
+/* i-th tensor in name order; *name stays valid until close. */
+const tensor *safetensors_at(const safetensors *st, size_t i, const char **name);
+/* By name; NULL when absent. */
+const tensor *safetensors_find(const safetensors *st, const char *name);
+/* Value of a string entry of the first file's __metadata__, or NULL. */
+const char *safetensors_metadata(const safetensors *st, const char *key);
+
+typedef struct safetensors_entry {
+	const char *name;
+	tensor tensor;  /* what to store; data in host memory */
+} safetensors_entry;
+
+/* Writes the entries (data 64-byte aligned relative to the data section's start) to `path` through a temporary in the
+ * same directory, fsync and rename: the old file or the whole new one, never a part. Metadata {"format":"pt"} is always
+ * written, so that transformers loads the file. */
+wn_code safetensors_write(const char *path, const safetensors_entry *entries, size_t count, wn_error *err);
+
+#endif
