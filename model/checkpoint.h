@@ -1,0 +1,43 @@
+/* checkpoint.h: a model directory in, a model out, and back.
+ *
+ * A directory holds config.json, model.safetensors (or shards), tokenizer.json, preprocessor_config.json and, for our own
+ * models, winnow.json. Only config and weights are required to run `forward`; the rest is NULL/absent when missing. */
+#ifndef WINNOW_MODEL_CHECKPOINT_H
+#define WINNOW_MODEL_CHECKPOINT_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "model/blip2.h"
+#include "model/image.h"
+#include "model/manifest.h"
+#include "model/tensor.h"
+#include "model/tokenizer.h"
+
+typedef struct checkpoint {
+	blip2 *model;              /* owned */
+	tokenizer *tokenizer;      /* owned, NULL when the directory has none */
+	bool has_image_processor;
+	image_processor image_processor; /* defaults for config.image_size when the file is absent */
+	bool has_manifest;
+	manifest manifest;
+	dtype stored_dtype;        /* of the first matrix in the file */
+	char digest[72];           /* "sha256:" + hex over the weight file(s) */
+} checkpoint;
+
+typedef struct checkpoint_options {
+	bool verify_digests; /* compare every file with winnow.json first */
+	bool skip_digest;    /* do not hash the weights (large plain checkpoints, debug commands) */
+} checkpoint_options;
+
+/* Loads and checks everything; *out zeroed on failure. Every tensor the shapes need must be there with its shape; an extra
+ * tensor that is not a known duplicate (lm_head, position_ids) is an error that names it. */
+wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_options *opt, wn_error *err);
+void checkpoint_close(checkpoint *c);
+
+/* Writes config.json and model.safetensors (dtype d), preprocessor_config.json, winnow.json with digests, and copies
+ * tokenizer.json from tokenizer_path (may be NULL) into `dir`, which appears whole by rename (an existing dir is replaced). */
+wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
+                        const char *tokenizer_path, dtype d, wn_error *err);
+
+#endif

@@ -1,0 +1,70 @@
+/* manifest.h: winnow.json, what a model directory says beyond Hugging Face's files.
+ *
+ * {
+ *   "format": 1,
+ *   "name": "ad-audit",
+ *   "prompt": "内容：{text} 补充：{assist} 判定：",      // {text}, {assist} are replaced; text after the queries
+ *   "max_text_tokens": 96,                               // prompt tokens kept; {text} is cut first, never the frame
+ *   "labels": [{"name": "gambling", "verbalizer": "赌博", "action": "block", "threshold": 0.5,
+ *               "review_threshold": 0.2}, …],
+ *   "widths": {"vision": [{"num_heads":3,"head_dim":64,"ffn_dim":768}, …], "qformer": [… "cross_num_heads", "cross_head_dim"],
+ *              "text": […]},                             // only when config.json cannot express them
+ *   "precision": "f32" | "bf16" | "int8",
+ *   "lineage": { any JSON: teacher digest, stage, seeds, metrics },
+ *   "files": {"model.safetensors": "sha256:…", …}
+ * }
+ *
+ * Decision: the most probable label wins; its action is taken when its probability is at least `threshold`, "review" when
+ * below it; a label with action "pass" gives "pass". When any blocking label has probability >= its review_threshold while
+ * the winner passes, the suggestion is "review". */
+#ifndef WINNOW_MODEL_MANIFEST_H
+#define WINNOW_MODEL_MANIFEST_H
+
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "model/hf_config.h"
+
+#define MAX_LABELS 64
+
+typedef enum action { ACTION_PASS, ACTION_REVIEW, ACTION_BLOCK } action;
+const char *action_name(action a); /* "pass", "review", "block" */
+
+typedef struct label_spec {
+	char name[64];
+	char verbalizer[128]; /* UTF-8, the text the LM answers with */
+	action action;
+	double threshold;
+	double review_threshold;
+} label_spec;
+
+typedef struct manifest {
+	char name[65];
+	char *prompt; /* owned */
+	int max_text_tokens;
+	int num_labels;
+	label_spec labels[MAX_LABELS];
+	char precision[8];
+	json_t *lineage; /* owned, may be NULL */
+	json_t *widths;  /* owned, NULL when config.json says it all */
+	json_t *files;   /* owned object name -> "sha256:…", may be NULL */
+} manifest;
+
+/* *out must be zeroed or closed. WN_NOT_FOUND when the file is absent (a plain checkpoint). */
+wn_code manifest_read(manifest *out, const char *path, wn_error *err);
+wn_code manifest_parse(manifest *out, const char *json, size_t len, wn_error *err);
+/* Overlays "widths" on what config.json said; checks every number against the stacks. */
+wn_code manifest_apply_widths(const manifest *m, blip2_config *c, wn_error *err);
+/* Fills m->widths from c when config.json cannot express c, clears it otherwise. */
+wn_code manifest_set_widths(manifest *m, const blip2_config *c, wn_error *err);
+/* Hashes every regular file of dir (except winnow.json) into m->files. */
+wn_code manifest_digest_files(manifest *m, const char *dir, wn_error *err);
+/* Compares every file named in m->files with its SHA-256: WN_INVALID names the first that differs or is absent. */
+wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err);
+/* Atomic: temporary, fsync, rename. */
+wn_code manifest_write(const manifest *m, const char *path, wn_error *err);
+void manifest_close(manifest *m);
+
+#endif
