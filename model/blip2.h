@@ -55,6 +55,12 @@ typedef struct blip2_batch {
 	const int32_t *input_ids;    /* [n][T], each in [0, vocab_size) */
 	const uint8_t *attention_mask; /* [n][T], 1 = real token, 0 = padding (left or right); NULL = all ones */
 	const int32_t *labels;       /* [n][T], -100 = ignored; position t is predicted from t-1 as in HF; NULL = no loss */
+	/* A trie of candidate continuations behind every sample's prompt, scored in one pass: the last tail_len of the T
+	 * tokens are its nodes, shared by all samples. tail_parent[k] is k's parent node (< k), or -1 for a child of the
+	 * prompt. A node sees the whole prompt, its ancestors and itself, at the position its depth gives it: its logits
+	 * are those of a plain forward of that one path. tail_len 0: a plain causal sequence. */
+	int tail_len;
+	const int16_t *tail_parent;
 } blip2_batch;
 
 typedef struct blip2_session blip2_session;
