@@ -1,0 +1,181 @@
+/* file.c: see file.h. Plain system calls; every descriptor is close-on-exec and closed on every path out. */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+wn_code file_read(const char *path, size_t max_bytes, char **out, size_t *len, wn_error *err)
+{
+	char *buf = NULL;
+	size_t used = 0;
+	struct stat st;
+	wn_code rc = WN_OK;
+
+	*out = NULL;
+	*len = 0;
+	/* O_NONBLOCK: opening a pipe nobody writes to must not hang before fstat can refuse it. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return wn_fail(err, errno == ENOENT || errno == ENOTDIR ? WN_NOT_FOUND : WN_IO, "%s: cannot open: %s", path,
+		               strerror(errno));
+	if (fstat(fd, &st) != 0) {
+		rc = wn_fail(err, WN_IO, "%s: cannot stat: %s", path, strerror(errno));
+		goto out;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		rc = wn_fail(err, WN_INVALID, "%s: found a %s, expected a regular file", path,
+		             S_ISDIR(st.st_mode) ? "directory" : "special file");
+		goto out;
+	}
+	if ((uint64_t)st.st_size > max_bytes || (uint64_t)st.st_size >= SIZE_MAX) {
+		rc = wn_fail(err, WN_TOO_LARGE, "%s: found %lld bytes, expected at most %zu", path, (long long)st.st_size,
+		             max_bytes);
+		goto out;
+	}
+	size_t size = (size_t)st.st_size;
+	buf = malloc(size + 1);
+	if (!buf) {
+		rc = wn_fail(err, WN_NOMEM, "%s: out of memory for %zu bytes", path, size);
+		goto out;
+	}
+	while (used < size) { /* a file that shrinks meanwhile ends early, one that grows is cut: both are what was there */
+		ssize_t n = read(fd, buf + used, size - used);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			rc = wn_fail(err, WN_IO, "%s: cannot read: %s", path, strerror(errno));
+			goto out;
+		}
+		if (n == 0)
+			break;
+		used += (size_t)n;
+	}
+	buf[used] = '\0';
+	*out = buf;
+	*len = used;
+	buf = NULL;
+out:
+	free(buf);
+	close(fd);
+	return rc;
+}
+
+/* Makes the rename itself durable; without it a power cut may bring the old directory entry back. */
+static wn_code sync_parent(const char *path, wn_error *err)
+{
+	wn_code rc = WN_OK;
+	const char *slash = strrchr(path, '/');
+	char *dir = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	if (!dir)
+		return wn_fail(err, WN_NOMEM, "%s: out of memory", path);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* EINVAL: a file system that cannot sync directories; nothing more can be promised there. */
+	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+		rc = wn_fail(err, WN_IO, "%s: cannot sync its directory: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	free(dir);
+	return rc;
+}
+
+wn_code file_writer_open(file_writer *w, const char *path, wn_error *err)
+{
+	static atomic_uint serial; /* two threads writing the same name must not share a temporary */
+	memset(w, 0, sizeof *w);
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	if (!*name)
+		return wn_fail(err, WN_INVALID, "\"%s\": expected the name of a file to write", path);
+	w->path = strdup(path);
+	/* A leading dot: whoever lists the directory for model files skips what a crash may leave. */
+	if (!w->path || asprintf(&w->temporary, "%.*s.%s.%ld-%u.tmp", (int)(name - path), path, name, (long)getpid(),
+	                         atomic_fetch_add(&serial, 1)) < 0) {
+		w->temporary = NULL;
+		file_writer_abort(w);
+		return wn_fail(err, WN_NOMEM, "%s: out of memory", path);
+	}
+	int fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0 && errno == EEXIST) { /* left by a killed process that had our pid */
+		unlink(w->temporary);
+		fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	}
+	if (fd < 0) {
+		wn_code rc = wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot create: %s", path, strerror(errno));
+		file_writer_abort(w);
+		return rc;
+	}
+	w->fd_plus_1 = fd + 1;
+	return WN_OK;
+}
+
+wn_code file_writer_append(file_writer *w, const void *data, size_t len, wn_error *err)
+{
+	const char *p = data;
+	while (len > 0) {
+		ssize_t n = write(w->fd_plus_1 - 1, p, len > (1u << 30) ? (1u << 30) : len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return wn_fail(err, WN_IO, "%s: cannot write: %s", w->path, strerror(errno));
+		p += n;
+		len -= (size_t)n;
+	}
+	return WN_OK;
+}
+
+wn_code file_writer_commit(file_writer *w, wn_error *err)
+{
+	wn_code rc = WN_OK;
+	if (fsync(w->fd_plus_1 - 1) != 0) {
+		rc = wn_fail(err, WN_IO, "%s: cannot sync: %s", w->path, strerror(errno));
+		goto out;
+	}
+	int fd = w->fd_plus_1 - 1;
+	w->fd_plus_1 = 0;
+	if (close(fd) != 0) {
+		rc = wn_fail(err, WN_IO, "%s: cannot close: %s", w->path, strerror(errno));
+		goto out;
+	}
+	if (rename(w->temporary, w->path) != 0) {
+		rc = wn_fail(err, WN_IO, "%s: cannot rename the finished temporary: %s", w->path, strerror(errno));
+		goto out;
+	}
+	free(w->temporary);
+	w->temporary = NULL;
+	rc = sync_parent(w->path, err);
+out:
+	file_writer_abort(w);
+	return rc;
+}
+
+void file_writer_abort(file_writer *w)
+{
+	if (w->fd_plus_1) {
+		close(w->fd_plus_1 - 1);
+		unlink(w->temporary);
+	} else if (w->temporary && w->path) {
+		unlink(w->temporary);
+	}
+	free(w->temporary);
+	free(w->path);
+	memset(w, 0, sizeof *w);
+}
+
+wn_code file_write_atomic(const char *path, const void *data, size_t len, wn_error *err)
+{
+	file_writer w;
+	wn_code rc = file_writer_open(&w, path, err);
+	if (rc == WN_OK)
+		rc = file_writer_append(&w, data, len, err);
+	if (rc == WN_OK)
+		rc = file_writer_commit(&w, err);
+	file_writer_abort(&w);
+	return rc;
+}
