@@ -1,0 +1,21 @@
+/* dnn.h: everything winnow asks of oneDNN. dnn.c is the only file that includes dnnl.h; it builds against oneDNN 2.6
+ * (Debian 12) and 3.x (Debian 13). */
+#ifndef WINNOW_MODEL_DNN_H
+#define WINNOW_MODEL_DNN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* C[m][n] = alpha * op(A)[m][k] * op(B)[k][n] + beta * C, row-major, leading dimensions in elements. op is a transpose when
+ * trans_* is set: A is then stored [k][m], B [n][k] (the layout of a PyTorch Linear weight [out][in]).
+ * Uses the calling thread's OpenMP team; called inside a parallel region it stays on its own thread. Shapes must be
+ * positive (the callers' configs are checked when loaded); a failure of the library aborts, since it can only be a bug. */
+void dnn_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+               const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* "2.6.3": the library loaded at run time. */
+const char *dnn_version(void);
+/* The instruction set oneDNN dispatches to: "avx512_core_bf16", "avx2", … */
+const char *dnn_isa(void);
+
+#endif

@@ -1,0 +1,79 @@
+/* embedding.c: gathers and scatters. Scatters run over columns in parallel and rows in order: a token that occurs twice
+ * gets its sum in the same order every time. */
+#include "model/embedding.h"
+
+#include <string.h>
+
+#include "model/ops.h"
+#include "model/parallel.h"
+
+void patches_gather(float *patches, const float *pixels, int n, int size, int patch)
+{
+	int grid = size / patch;
+	size_t width = 3 * (size_t)patch * (size_t)patch;
+#pragma omp parallel for schedule(static)
+	for (int row = 0; row < n * grid * grid; row++) {
+		int i = row / (grid * grid), gy = row / grid % grid, gx = row % grid;
+		float *out = patches + (size_t)row * width;
+		for (int c = 0; c < 3; c++)
+			for (int y = 0; y < patch; y++, out += patch)
+				memcpy(out,
+				       pixels + (((size_t)i * 3 + (size_t)c) * (size_t)size + (size_t)(gy * patch + y)) * (size_t)size +
+				               (size_t)(gx * patch),
+				       (size_t)patch * sizeof *out);
+	}
+}
+
+void vision_rows_forward(float *x, const float *embedded, const float *bias, const float *class_embedding,
+                         const float *position, int n, int count, size_t hidden)
+{
+	size_t rows = (size_t)count + 1;
+#pragma omp parallel for schedule(static)
+	for (int i = 0; i < n; i++) {
+		float *xi = x + (size_t)i * rows * hidden;
+		memcpy(xi, class_embedding, hidden * sizeof *x);
+		memcpy(xi + hidden, embedded + (size_t)i * (size_t)count * hidden, (size_t)count * hidden * sizeof *x);
+		ops->add_bias(xi + hidden, bias, (size_t)count, hidden);
+		ops->axpy(xi, 1, position, rows * hidden);
+	}
+}
+
+void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n, int count,
+                          size_t hidden)
+{
+	size_t rows = (size_t)count + 1;
+	for (int i = 0; i < n; i++) {
+		const float *dxi = dx + (size_t)i * rows * hidden;
+		ops->axpy(dclass, 1, dxi, hidden);
+		ops->axpy(dposition, 1, dxi, rows * hidden);
+		memcpy(d_embedded + (size_t)i * (size_t)count * hidden, dxi + hidden, (size_t)count * hidden * sizeof *dx);
+	}
+	ops->column_sum(dbias, d_embedded, (size_t)n * (size_t)count, hidden, 0, hidden);
+}
+
+void text_rows_forward(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int n,
+                       int lead, int t, size_t hidden)
+{
+	int len = lead + t;
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < len; j++) {
+			float *row = x + ((size_t)i * (size_t)len + (size_t)j) * hidden;
+			if (j >= lead)
+				memcpy(row, token + (size_t)ids[(size_t)i * (size_t)t + (size_t)(j - lead)] * hidden, hidden * sizeof *x);
+			ops->axpy(row, 1, position + (size_t)positions[(size_t)i * (size_t)len + (size_t)j] * hidden, hidden);
+		}
+}
+
+void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,
+                        int lead, int t, size_t hidden)
+{
+	int len = lead + t;
+	PARALLEL_RANGE(hidden, 64, c0, c1)
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < len; j++) {
+			const float *row = dx + ((size_t)i * (size_t)len + (size_t)j) * hidden;
+			if (j >= lead)
+				ops->axpy(dtoken + (size_t)ids[(size_t)i * (size_t)t + (size_t)(j - lead)] * hidden + c0, 1, row + c0, c1 - c0);
+			ops->axpy(dposition + (size_t)positions[(size_t)i * (size_t)len + (size_t)j] * hidden + c0, 1, row + c0, c1 - c0);
+		}
+}

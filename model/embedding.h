@@ -1,0 +1,33 @@
+/* embedding.h: pixels to patch rows, token ids to text rows, and back.
+ *
+ * Source: Blip2VisionEmbeddings (patch convolution, class token, positions) and OPTDecoder (tokens, learned positions with
+ * offset 2). */
+#ifndef WINNOW_MODEL_EMBEDDING_H
+#define WINNOW_MODEL_EMBEDDING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Rows of OPT's position table before position 0. */
+#define POSITION_OFFSET 2
+
+/* pixels [n][3][size][size] -> patches [n*grid*grid][3*patch*patch], columns in the order of the convolution's weight
+ * [hidden][3][patch][patch]; grid = size / patch, further pixels are not seen (a convolution with stride = patch). */
+void patches_gather(float *patches, const float *pixels, int n, int size, int patch);
+
+/* x [n][1+count][hidden]: row 0 = class_embedding, rows 1.. = embedded [n*count][hidden] + bias; plus position [1+count][hidden]. */
+void vision_rows_forward(float *x, const float *embedded, const float *bias, const float *class_embedding,
+                         const float *position, int n, int count, size_t hidden);
+/* From dx: d_embedded (written), and dbias, dclass, dposition (added). */
+void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n, int count,
+                          size_t hidden);
+
+/* x [n][lead+t][hidden]: rows 0..lead-1 are there already; row lead+j = token[ids[j]]; then every row += position of
+ * positions[n][lead+t] (offset included by the caller). */
+void text_rows_forward(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int n,
+                       int lead, int t, size_t hidden);
+/* dtoken, dposition += from dx. */
+void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,
+                        int lead, int t, size_t hidden);
+
+#endif

@@ -1,0 +1,56 @@
+/* ops.h: the element-wise and row-wise kernels between matrix products.
+ *
+ * One source (ops_kernels.c) is compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
+ * Kernels are single-threaded and allocate nothing: layers split rows or columns over threads. */
+#ifndef WINNOW_MODEL_OPS_H
+#define WINNOW_MODEL_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct ops_table {
+	const char *name; /* "c", "avx2", "avx512" */
+
+	/* Per row of x [rows][d]: out = (x - mean) * rstd * gamma + beta. mean, rstd: [rows] or both NULL. nn.LayerNorm. */
+	void (*layer_norm)(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
+	                   size_t rows, size_t d, float eps);
+	/* dx += gradient of layer_norm's input, from dy [rows][d]. */
+	void (*layer_norm_dx)(float *dx, const float *dy, const float *x, const float *gamma, const float *mean,
+	                      const float *rstd, size_t rows, size_t d);
+	/* Columns [c0, c1) only: dgamma += sum dy * xhat, dbeta += sum dy, over rows in order. */
+	void (*layer_norm_dparam)(float *dgamma, float *dbeta, const float *dy, const float *x, const float *mean,
+	                          const float *rstd, size_t rows, size_t d, size_t c0, size_t c1);
+
+	/* y[rows][d] += bias[d]. */
+	void (*add_bias)(float *y, const float *bias, size_t rows, size_t d);
+	/* y[rows][d] += bias[d] + x[rows][d]; bias may be NULL. */
+	void (*add_bias_residual)(float *y, const float *bias, const float *x, size_t rows, size_t d);
+	/* pre[rows][d] += bias[d] (NULL = 0); act = gelu_erf(pre) / relu(pre). act may be pre itself. */
+	void (*bias_gelu)(float *act, float *pre, const float *bias, size_t rows, size_t d);
+	void (*bias_relu)(float *act, float *pre, const float *bias, size_t rows, size_t d);
+	/* d[i] = d[i] * f'(pre[i]) in place. */
+	void (*gelu_backward)(float *d, const float *pre, size_t count);
+	void (*relu_backward)(float *d, const float *pre, size_t count);
+	/* Columns [c0, c1): out[c] += sum over rows of y[row][c], rows in order. */
+	void (*column_sum)(float *out, const float *y, size_t rows, size_t d, size_t c0, size_t c1);
+	/* y += a * x. */
+	void (*axpy)(float *y, float a, const float *x, size_t count);
+
+	/* p[cols] = softmax(p * scale + mask), entries from `valid` on become 0; mask [cols] additive or NULL. In place. */
+	void (*softmax)(float *p, const float *mask, float scale, size_t valid, size_t cols);
+	/* dp[cols] = scale * p * (dp - sum(dp * p)): from the gradient of softmax's output to that of its unscaled input. */
+	void (*softmax_backward)(float *dp, const float *p, float scale, size_t cols);
+	/* In place logits -> log-probabilities. */
+	void (*log_softmax)(float *x, size_t cols);
+	/* logits [cols] -> scale * (softmax - onehot(target)) in place; returns the cross-entropy, *best the arg-max. */
+	float (*cross_entropy)(float *logits, int32_t target, float scale, size_t cols, int32_t *best);
+} ops_table;
+
+/* Chosen once before main: the widest table the CPU supports, or the one named by the environment variable WINNOW_ISA
+ * (c, avx2, avx512) when the CPU supports it. */
+extern const ops_table *ops;
+
+/* Every table this CPU can run, widest first, NULL-terminated: for tests that compare kernels with their plain twin. */
+const ops_table *const *ops_all(void);
+
+#endif

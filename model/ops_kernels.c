@@ -1,0 +1,297 @@
+/* ops_kernels.c: the kernels of ops.h, written so that the compiler vectorises every inner loop.
+ *
+ * Compiled once per instruction set with OPS_ISA naming it (model/meson.build). `omp simd` reductions may reassociate;
+ * everything else keeps C's order, so the tables differ only by rounding. */
+#include <math.h>
+#include <string.h>
+
+#include "model/ops.h"
+
+#define PASTE2(a, b) a##b
+#define PASTE(a, b)  PASTE2(a, b)
+#define STR2(a)      #a
+#define STR(a)       STR2(a)
+
+/* e^x, relative error below 2e-7; x is clamped to where the result is a normal float. Cody-Waite reduction to
+ * |r| <= ln2/2, then a degree-6 polynomial. */
+static inline float fast_exp(float x)
+{
+	x = x < -87.0f ? -87.0f : x;
+	x = x > 88.0f ? 88.0f : x;
+	float t = x * 1.44269504088896341f + 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
+	float n = t - 12582912.0f;
+	float r = x - n * 0.693359375f;
+	r = r + n * 2.12194440e-4f;
+	float p = 1.3981999507e-3f;
+	p = p * r + 8.3334519073e-3f;
+	p = p * r + 4.1665795894e-2f;
+	p = p * r + 1.6666665459e-1f;
+	p = p * r + 5.0000001201e-1f;
+	p = p * r * r + r + 1.0f;
+	union {
+		float f;
+		uint32_t i;
+	} bits = {.f = p}, in = {.f = t};
+	bits.i += in.i << 23; /* times 2^n: the low bits of t hold n, the bias of 1.5 * 2^23 falls off the top */
+	return bits.f;
+}
+
+/* The normal distribution's Phi(x) and e^(-x*x/2), erf by Abramowitz and Stegun 7.1.26 (absolute error below 1.5e-7). */
+static inline float normal_cdf(float x, float *exp_half)
+{
+	float z = fabsf(x) * 0.70710678118654752f;
+	float t = 1.0f / (1.0f + 0.3275911f * z);
+	float e = fast_exp(-0.5f * x * x);
+	float y = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t * e;
+	*exp_half = e;
+	float half = 0.5f * y; /* the tail beyond |x| */
+	return x < 0 ? half : 1.0f - half;
+}
+
+static void layer_norm(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
+                       size_t rows, size_t d, float eps)
+{
+	for (size_t r = 0; r < rows; r++) {
+		const float *xr = x + r * d;
+		float *o = out + r * d;
+		float sum = 0, sq = 0;
+#pragma omp simd reduction(+ : sum)
+		for (size_t j = 0; j < d; j++)
+			sum += xr[j];
+		float m = sum / (float)d;
+#pragma omp simd reduction(+ : sq)
+		for (size_t j = 0; j < d; j++)
+			sq += (xr[j] - m) * (xr[j] - m);
+		float s = 1.0f / sqrtf(sq / (float)d + eps);
+#pragma omp simd
+		for (size_t j = 0; j < d; j++)
+			o[j] = (xr[j] - m) * s * gamma[j] + beta[j];
+		if (mean) {
+			mean[r] = m;
+			rstd[r] = s;
+		}
+	}
+}
+
+static void layer_norm_dx(float *dx, const float *dy, const float *x, const float *gamma, const float *mean,
+                          const float *rstd, size_t rows, size_t d)
+{
+	/* out = xhat * gamma + beta, xhat = (x - mean) * rstd:
+	 * dx += rstd * (g - average(g) - xhat * average(g * xhat)) with g = dy * gamma */
+	for (size_t r = 0; r < rows; r++) {
+		const float *xr = x + r * d, *dyr = dy + r * d;
+		float *dxr = dx + r * d;
+		float m = mean[r], s = rstd[r], a = 0, b = 0;
+#pragma omp simd reduction(+ : a, b)
+		for (size_t j = 0; j < d; j++) {
+			float g = dyr[j] * gamma[j];
+			a += g;
+			b += g * (xr[j] - m) * s;
+		}
+		a /= (float)d;
+		b /= (float)d;
+#pragma omp simd
+		for (size_t j = 0; j < d; j++)
+			dxr[j] += s * (dyr[j] * gamma[j] - a - (xr[j] - m) * s * b);
+	}
+}
+
+static void layer_norm_dparam(float *dgamma, float *dbeta, const float *dy, const float *x, const float *mean,
+                              const float *rstd, size_t rows, size_t d, size_t c0, size_t c1)
+{
+	for (size_t r = 0; r < rows; r++) {
+		const float *xr = x + r * d, *dyr = dy + r * d;
+		float m = mean[r], s = rstd[r];
+#pragma omp simd
+		for (size_t j = c0; j < c1; j++) {
+			dgamma[j] += dyr[j] * (xr[j] - m) * s;
+			dbeta[j] += dyr[j];
+		}
+	}
+}
+
+static void add_bias(float *y, const float *bias, size_t rows, size_t d)
+{
+	for (size_t r = 0; r < rows; r++)
+#pragma omp simd
+		for (size_t j = 0; j < d; j++)
+			y[r * d + j] += bias[j];
+}
+
+static void add_bias_residual(float *y, const float *bias, const float *x, size_t rows, size_t d)
+{
+	for (size_t r = 0; r < rows; r++) {
+		float *yr = y + r * d;
+		const float *xr = x + r * d;
+		if (bias) {
+#pragma omp simd
+			for (size_t j = 0; j < d; j++)
+				yr[j] += bias[j] + xr[j];
+		} else {
+#pragma omp simd
+			for (size_t j = 0; j < d; j++)
+				yr[j] += xr[j];
+		}
+	}
+}
+
+static void bias_gelu(float *act, float *pre, const float *bias, size_t rows, size_t d)
+{
+	for (size_t r = 0; r < rows; r++) {
+		float *p = pre + r * d, *a = act + r * d;
+		if (bias) {
+#pragma omp simd
+			for (size_t j = 0; j < d; j++)
+				p[j] += bias[j];
+		}
+#pragma omp simd
+		for (size_t j = 0; j < d; j++) {
+			float e;
+			a[j] = p[j] * normal_cdf(p[j], &e);
+		}
+	}
+}
+
+static void bias_relu(float *act, float *pre, const float *bias, size_t rows, size_t d)
+{
+	for (size_t r = 0; r < rows; r++) {
+		float *p = pre + r * d, *a = act + r * d;
+		if (bias) {
+#pragma omp simd
+			for (size_t j = 0; j < d; j++)
+				p[j] += bias[j];
+		}
+#pragma omp simd
+		for (size_t j = 0; j < d; j++)
+			a[j] = p[j] > 0 ? p[j] : 0;
+	}
+}
+
+static void gelu_backward(float *d, const float *pre, size_t count)
+{
+	/* act = x * Phi(x): d(act)/dx = Phi(x) + x * phi(x) */
+#pragma omp simd
+	for (size_t i = 0; i < count; i++) {
+		float e, cdf = normal_cdf(pre[i], &e);
+		d[i] *= cdf + pre[i] * e * 0.39894228040143268f;
+	}
+}
+
+static void relu_backward(float *d, const float *pre, size_t count)
+{
+#pragma omp simd
+	for (size_t i = 0; i < count; i++)
+		d[i] = pre[i] > 0 ? d[i] : 0;
+}
+
+static void column_sum(float *out, const float *y, size_t rows, size_t d, size_t c0, size_t c1)
+{
+	for (size_t r = 0; r < rows; r++)
+#pragma omp simd
+		for (size_t j = c0; j < c1; j++)
+			out[j] += y[r * d + j];
+}
+
+static void axpy(float *y, float a, const float *x, size_t count)
+{
+#pragma omp simd
+	for (size_t i = 0; i < count; i++)
+		y[i] += a * x[i];
+}
+
+static void softmax(float *p, const float *mask, float scale, size_t valid, size_t cols)
+{
+	float top = -3.0e38f, sum = 0;
+	if (mask) {
+#pragma omp simd
+		for (size_t j = 0; j < valid; j++)
+			p[j] = p[j] * scale + mask[j];
+	} else {
+#pragma omp simd
+		for (size_t j = 0; j < valid; j++)
+			p[j] *= scale;
+	}
+#pragma omp simd reduction(max : top)
+	for (size_t j = 0; j < valid; j++)
+		top = p[j] > top ? p[j] : top;
+#pragma omp simd reduction(+ : sum)
+	for (size_t j = 0; j < valid; j++) {
+		/* fast_exp clamps: what the mask pushed below its range must be exactly zero, or padding leaks in */
+		float z = p[j] - top, e = fast_exp(z);
+		e = z < -87.0f ? 0.0f : e;
+		p[j] = e;
+		sum += e;
+	}
+	float inv = 1.0f / sum;
+#pragma omp simd
+	for (size_t j = 0; j < valid; j++)
+		p[j] *= inv;
+	memset(p + valid, 0, (cols - valid) * sizeof *p);
+}
+
+static void softmax_backward(float *dp, const float *p, float scale, size_t cols)
+{
+	float dot = 0;
+#pragma omp simd reduction(+ : dot)
+	for (size_t j = 0; j < cols; j++)
+		dot += dp[j] * p[j];
+#pragma omp simd
+	for (size_t j = 0; j < cols; j++)
+		dp[j] = scale * p[j] * (dp[j] - dot);
+}
+
+/* log(sum(exp(x))) and the maximum. */
+static float log_sum_exp(const float *x, size_t cols)
+{
+	float top = -3.0e38f, sum = 0;
+#pragma omp simd reduction(max : top)
+	for (size_t j = 0; j < cols; j++)
+		top = x[j] > top ? x[j] : top;
+#pragma omp simd reduction(+ : sum)
+	for (size_t j = 0; j < cols; j++)
+		sum += fast_exp(x[j] - top);
+	return top + logf(sum);
+}
+
+static void log_softmax(float *x, size_t cols)
+{
+	float lse = log_sum_exp(x, cols);
+#pragma omp simd
+	for (size_t j = 0; j < cols; j++)
+		x[j] -= lse;
+}
+
+static float cross_entropy(float *logits, int32_t target, float scale, size_t cols, int32_t *best)
+{
+	int32_t arg = 0;
+	for (size_t j = 1; j < cols; j++)
+		if (logits[j] > logits[arg])
+			arg = (int32_t)j;
+	*best = arg;
+	float lse = log_sum_exp(logits, cols), loss = lse - logits[target];
+#pragma omp simd
+	for (size_t j = 0; j < cols; j++)
+		logits[j] = scale * fast_exp(logits[j] - lse);
+	logits[target] -= scale;
+	return loss;
+}
+
+extern const ops_table PASTE(ops_table_, OPS_ISA);
+const ops_table PASTE(ops_table_, OPS_ISA) = {
+	.name = STR(OPS_ISA),
+	.layer_norm = layer_norm,
+	.layer_norm_dx = layer_norm_dx,
+	.layer_norm_dparam = layer_norm_dparam,
+	.add_bias = add_bias,
+	.add_bias_residual = add_bias_residual,
+	.bias_gelu = bias_gelu,
+	.bias_relu = bias_relu,
+	.gelu_backward = gelu_backward,
+	.relu_backward = relu_backward,
+	.column_sum = column_sum,
+	.axpy = axpy,
+	.softmax = softmax,
+	.softmax_backward = softmax_backward,
+	.log_softmax = log_softmax,
+	.cross_entropy = cross_entropy,
+};
