@@ -1,0 +1,477 @@
+/* blip2.c: one forward and one backward of the three stacks, in a session's arena.
+ *
+ *   patches -> vision stack -> post_layernorm --encoder rows--> Q-Former stack over LN(query_tokens)
+ *   -> language_projection -> [queries | embedded text] + positions -> text stack -> final_layer_norm -> rows of logits
+ *
+ * The session is laid out twice by the same code: on a dry arena to learn the size, then for real. The scratch of the three
+ * stacks' backwards is one region, since they never run at the same time. */
+#include "model/blip2.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/blip2_internal.h"
+#include "model/embedding.h"
+#include "model/linear.h"
+#include "model/dnn.h"
+#include "model/norm.h"
+#include "model/ops.h"
+#include "model/parallel.h"
+
+#define LOGIT_CHUNK 256     /* rows of logits made at a time: bounds the scratch for a large vocabulary */
+#define MASKED      (-1e30f) /* added to scores that must not be seen; far below any score, yet finite */
+
+typedef struct norm_state {
+	float *out, *mean, *rstd; /* [rows][d], [rows], [rows] */
+} norm_state;
+
+struct blip2_session {
+	const blip2 *m;
+	blip2_session_options opt;
+	arena memory;
+	int n, t, len; /* of the last forward: samples, text tokens, Q + T */
+
+	float *patches;  /* [n*P][3*patch*patch] */
+	float *embedded; /* [n*P][Dv]; in the backward its gradient */
+	float *vision_x; /* [n*(1+P)][Dv] */
+	stack_state vision;
+	const float *vision_last; /* input of post_layernorm */
+	norm_state vision_norm;
+	norm_state query_norm; /* [Q][Dq] */
+	float *query_x;        /* [n*Q][Dq] */
+	stack_state qformer;
+	const float *qformer_last;
+	float *projected; /* [n*Q][Dt]; in the backward its gradient */
+	float *text_x;    /* [n*(Q+T)][Dt] */
+	stack_state text;
+	const float *text_last;
+	norm_state text_norm;
+	int32_t *positions; /* [n][Q+T], offset included */
+	float *mask;        /* [n][Q+T][Q+T] */
+	bool use_mask;
+
+	/* rows of logits */
+	int32_t *rows; /* [n*T] */
+	int32_t *targets;
+	float *logit_in; /* [LOGIT_CHUNK][Dt] */
+	float *logit_d;  /* [LOGIT_CHUNK][Dt] */
+	float *logits;   /* [LOGIT_CHUNK][V] */
+
+	/* backward */
+	float *d_text, *d_norm; /* [n*(Q+T)][Dt] */
+	float *d_query, *d_vision, *d_vision_norm;
+	block_scratch vision_scratch, qformer_scratch, text_scratch;
+};
+
+blip2_session_options blip2_session_defaults(void)
+{
+	return (blip2_session_options){.max_batch = 1, .max_text_len = 64, .training = false, .use_vision = true};
+}
+
+static bool take(float **out, arena *a, size_t count)
+{
+	*out = arena_alloc(a, count * sizeof **out);
+	return *out != NULL;
+}
+
+static bool take_norm(norm_state *s, arena *a, size_t rows, size_t d)
+{
+	return take(&s->out, a, rows * d) && take(&s->mean, a, rows) && take(&s->rstd, a, rows);
+}
+
+static bool lay_out_backward(blip2_session *s, arena *a, int n, int vision_rows, int queries, int len)
+{
+	const blip2 *m = s->m;
+	size_t dv = (size_t)m->vision.hidden, dq = (size_t)m->qformer.hidden, dt = (size_t)m->text.hidden;
+	size_t rows = (size_t)n * (size_t)len, vrows = (size_t)n * (size_t)vision_rows;
+	if (!take(&s->d_text, a, rows * dt) || !take(&s->d_norm, a, rows * dt) ||
+	    !take(&s->d_query, a, (size_t)n * (size_t)queries * dq) || !take(&s->d_vision, a, vrows * dv) ||
+	    !take(&s->d_vision_norm, a, vrows * dv))
+		return false;
+	size_t mark = arena_mark(a), most = mark;
+	struct {
+		const stack *stack;
+		block_scratch *scratch;
+		int len;
+	} each[] = {{&m->vision, &s->vision_scratch, vision_rows},
+	            {&m->qformer, &s->qformer_scratch, queries},
+	            {&m->text, &s->text_scratch, len}};
+	for (int i = 0; i < 3; i++) {
+		arena_release(a, mark);
+		if (!block_scratch_alloc(each[i].scratch, a, each[i].stack->blocks, each[i].stack->num_blocks, n, each[i].len, vision_rows))
+			return false;
+		most = a->used > most ? a->used : most;
+	}
+	a->used = most;
+	return true;
+}
+
+static bool lay_out(blip2_session *s, arena *a)
+{
+	const blip2 *m = s->m;
+	const blip2_config *c = &m->config;
+	int n = s->opt.max_batch, patches = blip2_num_patches(c), queries = c->num_query_tokens, len = queries + s->opt.max_text_len;
+	size_t dv = (size_t)m->vision.hidden, dq = (size_t)m->qformer.hidden, dt = (size_t)m->text.hidden;
+	size_t prows = (size_t)n * (size_t)patches, vrows = prows + (size_t)n, qrows = (size_t)n * (size_t)queries;
+	size_t trows = (size_t)n * (size_t)len, token_count = (size_t)n * (size_t)s->opt.max_text_len;
+	bool training = s->opt.training;
+
+	bool ok = take(&s->patches, a, prows * 3 * (size_t)c->patch_size * (size_t)c->patch_size) &&
+	          take(&s->embedded, a, prows * dv) && take(&s->vision_x, a, vrows * dv) &&
+	          stack_state_alloc(&s->vision, a, &m->vision, n, 1 + patches, 0, training) &&
+	          take_norm(&s->vision_norm, a, vrows, dv) && take_norm(&s->query_norm, a, (size_t)queries, dq) &&
+	          take(&s->query_x, a, qrows * dq) &&
+	          stack_state_alloc(&s->qformer, a, &m->qformer, n, queries, 1 + patches, training) &&
+	          take(&s->projected, a, qrows * dt) && take(&s->text_x, a, trows * dt) &&
+	          stack_state_alloc(&s->text, a, &m->text, n, len, 0, training) && take_norm(&s->text_norm, a, trows, dt) &&
+	          take(&s->mask, a, trows * (size_t)len) && take(&s->logit_in, a, LOGIT_CHUNK * dt) &&
+	          take(&s->logit_d, a, LOGIT_CHUNK * dt) && take(&s->logits, a, (size_t)LOGIT_CHUNK * (size_t)c->vocab_size);
+	ok = ok && (s->positions = arena_alloc(a, trows * sizeof *s->positions)) &&
+	     (s->rows = arena_alloc(a, token_count * sizeof *s->rows)) &&
+	     (s->targets = arena_alloc(a, token_count * sizeof *s->targets));
+	return ok && (!training || lay_out_backward(s, a, n, 1 + patches, queries, len));
+}
+
+wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_session_options *opt, wn_error *err)
+{
+	*out = NULL;
+	if (opt->max_batch < 1 || opt->max_batch > 65536 || opt->max_text_len < 1)
+		return wn_fail(err, WN_INVALID, "a session needs a batch of 1 to 65536 and at least one text token, found %d and %d",
+		               opt->max_batch, opt->max_text_len);
+	int positions = m->config.max_position_embeddings, len = m->config.num_query_tokens + opt->max_text_len;
+	if (len > positions)
+		return wn_fail(err, WN_TOO_LARGE, "%d queries and %d text tokens exceed max_position_embeddings %d",
+		               m->config.num_query_tokens, opt->max_text_len, positions);
+	blip2_session *s = calloc(1, sizeof *s);
+	if (!s)
+		return wn_fail(err, WN_NOMEM, "no memory for a session");
+	s->m = m;
+	s->opt = *opt;
+	arena dry = {0};
+	wn_code code = lay_out(s, &dry) ? arena_open(&s->memory, dry.peak, err)
+	                                : wn_fail(err, WN_TOO_LARGE, "a session of batch %d overflows memory", opt->max_batch);
+	if (code == WN_OK && !lay_out(s, &s->memory))
+		code = wn_fail(err, WN_INTERNAL, "a session's layout changed between measuring and mapping");
+	if (code) {
+		blip2_session_close(&s);
+		return code;
+	}
+	*out = s;
+	return WN_OK;
+}
+
+void blip2_session_close(blip2_session **s)
+{
+	if (!s || !*s)
+		return;
+	arena_close(&(*s)->memory);
+	free(*s);
+	*s = NULL;
+}
+
+static wn_code check_batch(const blip2_session *s, const blip2_batch *b, wn_error *err)
+{
+	if (b->n < 1 || b->n > s->opt.max_batch || b->text_len < 1 || b->text_len > s->opt.max_text_len)
+		return wn_fail(err, WN_TOO_LARGE, "batch of %d samples with %d tokens does not fit a session of %d with %d", b->n,
+		               b->text_len, s->opt.max_batch, s->opt.max_text_len);
+	if (b->tail_len < 0 || b->tail_len > b->text_len || (b->tail_len && !b->tail_parent))
+		return wn_fail(err, WN_INVALID, "tail_len %d does not fit %d text tokens", b->tail_len, b->text_len);
+	for (int k = 0; k < b->tail_len; k++)
+		if (b->tail_parent[k] < -1 || b->tail_parent[k] >= k)
+			return wn_fail(err, WN_INVALID, "tail_parent[%d] is %d, expected -1 to %d", k, b->tail_parent[k], k - 1);
+	for (int i = 0; i < b->n * b->text_len; i++) {
+		if (b->input_ids[i] < 0 || b->input_ids[i] >= s->m->config.vocab_size)
+			return wn_fail(err, WN_INVALID, "input_ids[%d][%d] is %d, the vocabulary has %d", i / b->text_len, i % b->text_len,
+			               (int)b->input_ids[i], s->m->config.vocab_size);
+		if (b->labels && b->labels[i] != -100 && (b->labels[i] < 0 || b->labels[i] >= s->m->config.vocab_size))
+			return wn_fail(err, WN_INVALID, "labels[%d][%d] is %d, the vocabulary has %d", i / b->text_len, i % b->text_len,
+			               (int)b->labels[i], s->m->config.vocab_size);
+	}
+	return WN_OK;
+}
+
+/* Positions count real tokens, queries first; padding gets position -1 (OPTLearnedPositionalEmbedding). A tail node stands
+ * one behind its parent. */
+static void set_positions(blip2_session *s, const blip2_batch *b)
+{
+	int queries = s->m->config.num_query_tokens, prompt = b->text_len - b->tail_len;
+	for (int i = 0; i < b->n; i++) {
+		int32_t *p = s->positions + (size_t)i * (size_t)s->len;
+		const uint8_t *mask = b->attention_mask ? b->attention_mask + (size_t)i * (size_t)b->text_len : NULL;
+		int next = 0;
+		for (int j = 0; j < queries + prompt; j++)
+			p[j] = POSITION_OFFSET + (j < queries || !mask || mask[j - queries] ? next++ : -1);
+		for (int k = 0; k < b->tail_len; k++)
+			p[queries + prompt + k] =
+				b->tail_parent[k] < 0 ? POSITION_OFFSET + next : p[queries + prompt + b->tail_parent[k]] + 1;
+	}
+}
+
+/* May row r see key c, both inside the tail? Only itself and its ancestors. */
+static bool tail_sees(const blip2_batch *b, int r, int c)
+{
+	while (r > c)
+		r = b->tail_parent[r];
+	return r == c;
+}
+
+static void set_mask(blip2_session *s, const blip2_batch *b)
+{
+	s->use_mask = b->attention_mask || b->tail_len;
+	if (!s->use_mask)
+		return;
+	int queries = s->m->config.num_query_tokens, tail = s->len - b->tail_len;
+#pragma omp parallel for schedule(static)
+	for (int i = 0; i < b->n; i++) {
+		const uint8_t *keep = b->attention_mask ? b->attention_mask + (size_t)i * (size_t)b->text_len : NULL;
+		float *first = s->mask + (size_t)i * (size_t)s->len * (size_t)s->len;
+		for (int j = 0; j < s->len; j++)
+			first[j] = j >= queries && keep && !keep[j - queries] ? MASKED : 0;
+		for (int r = 1; r < s->len; r++)
+			memcpy(first + (size_t)r * (size_t)s->len, first, (size_t)s->len * sizeof *first);
+		for (int r = tail; r < s->len; r++)
+			for (int c = tail; c < r; c++)
+				if (!tail_sees(b, r - tail, c - tail))
+					first[(size_t)r * (size_t)s->len + (size_t)c] = MASKED;
+	}
+}
+
+static void vision_forward(blip2_session *s, const blip2_batch *b)
+{
+	const blip2 *m = s->m;
+	const blip2_config *c = &m->config;
+	int patches = blip2_num_patches(c);
+	size_t d = (size_t)m->vision.hidden, rows = (size_t)b->n * (size_t)(1 + patches);
+	if (!s->opt.use_vision) {
+		memset(s->vision_norm.out, 0, rows * d * sizeof(float));
+		return;
+	}
+	patches_gather(s->patches, b->pixel_values, b->n, c->image_size, c->patch_size);
+	linear_forward(s->embedded, s->patches, m->weights + m->patch_weight, NULL, (size_t)b->n * (size_t)patches,
+	               3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
+	vision_rows_forward(s->vision_x, s->embedded, m->weights + m->patch_bias, m->weights + m->class_embedding,
+	                    m->weights + m->vision_position, b->n, patches, d);
+	block_run run = {.n = b->n, .len = 1 + patches};
+	s->vision_last = stack_forward(&m->vision, m->weights, &s->vision, s->vision_x, &run);
+	norm_forward(s->vision_norm.out, s->vision_norm.mean, s->vision_norm.rstd, s->vision_last, m->weights + m->vision_norm.weight,
+	             m->weights + m->vision_norm.bias, rows, d, c->vision.layer_norm_eps);
+}
+
+static block_run qformer_run(const blip2_session *s)
+{
+	return (block_run){.n = s->n,
+	                   .len = s->m->config.num_query_tokens,
+	                   .encoder = s->vision_norm.out,
+	                   .encoder_len = 1 + blip2_num_patches(&s->m->config)};
+}
+
+static void qformer_forward(blip2_session *s)
+{
+	const blip2 *m = s->m;
+	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->qformer.hidden;
+	norm_forward(s->query_norm.out, s->query_norm.mean, s->query_norm.rstd, m->weights + m->query_tokens,
+	             m->weights + m->query_norm.weight, m->weights + m->query_norm.bias, queries, d, m->config.qformer.layer_norm_eps);
+	for (int i = 0; i < s->n; i++)
+		memcpy(s->query_x + (size_t)i * queries * d, s->query_norm.out, queries * d * sizeof(float));
+	block_run run = qformer_run(s);
+	s->qformer_last = stack_forward(&m->qformer, m->weights, &s->qformer, s->query_x, &run);
+}
+
+static block_run text_run(const blip2_session *s)
+{
+	return (block_run){.n = s->n, .len = s->len, .mask = s->use_mask ? s->mask : NULL};
+}
+
+static void text_forward(blip2_session *s, const blip2_batch *b)
+{
+	const blip2 *m = s->m;
+	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->text.hidden, len = (size_t)s->len;
+	linear_forward(s->projected, s->qformer_last, m->weights + m->projection_weight, m->weights + m->projection_bias,
+	               (size_t)s->n * queries, (size_t)m->qformer.hidden, d);
+	for (int i = 0; i < s->n; i++)
+		memcpy(s->text_x + (size_t)i * len * d, s->projected + (size_t)i * queries * d, queries * d * sizeof(float));
+	text_rows_forward(s->text_x, m->weights + m->token_embedding, m->weights + m->text_position, b->input_ids, s->positions, s->n,
+	                  (int)queries, s->t, d);
+	block_run run = text_run(s);
+	s->text_last = stack_forward(&m->text, m->weights, &s->text, s->text_x, &run);
+	norm_forward(s->text_norm.out, s->text_norm.mean, s->text_norm.rstd, s->text_last, m->weights + m->text_norm.weight,
+	             m->weights + m->text_norm.bias, (size_t)s->n * len, d, m->config.text.layer_norm_eps);
+}
+
+wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
+{
+	wn_code code = check_batch(s, b, err);
+	if (code)
+		return code;
+	s->n = b->n;
+	s->t = b->text_len;
+	s->len = s->m->config.num_query_tokens + b->text_len;
+	set_positions(s, b);
+	set_mask(s, b);
+	vision_forward(s, b);
+	qformer_forward(s);
+	text_forward(s, b);
+	return WN_OK;
+}
+
+const float *blip2_vision_hidden(const blip2_session *s) { return s->vision_norm.out; }
+const float *blip2_qformer_hidden(const blip2_session *s) { return s->qformer_last; }
+const float *blip2_text_hidden(const blip2_session *s) { return s->text_norm.out; }
+
+/* Gathers rows of the final hidden states and multiplies them with the tied embedding. out [count][V]. */
+static void logits_of(const blip2_session *s, const int32_t *rows, size_t count, float *out)
+{
+	size_t d = (size_t)s->m->text.hidden;
+	for (size_t i = 0; i < count; i++)
+		memcpy(s->logit_in + i * d, s->text_norm.out + (size_t)rows[i] * d, d * sizeof(float));
+	linear_forward(out, s->logit_in, s->m->weights + s->m->token_embedding, NULL, count, d, (size_t)s->m->config.vocab_size);
+}
+
+void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, float *out)
+{
+	for (size_t i = 0; i < count; i += LOGIT_CHUNK)
+		logits_of(s, rows + i, count - i < LOGIT_CHUNK ? count - i : LOGIT_CHUNK, out + i * (size_t)s->m->config.vocab_size);
+}
+
+/* The rows whose next token is labelled. */
+static size_t labelled_rows(blip2_session *s, const blip2_batch *b)
+{
+	size_t count = 0;
+	int queries = s->m->config.num_query_tokens;
+	for (int i = 0; i < b->n; i++)
+		for (int j = 1; j < b->text_len; j++) {
+			int32_t label = b->labels[(size_t)i * (size_t)b->text_len + (size_t)j];
+			if (label == -100)
+				continue;
+			s->rows[count] = i * s->len + queries + j - 1;
+			s->targets[count++] = label;
+		}
+	return count;
+}
+
+/* Cross-entropy over the labelled rows, and its gradient into d_norm (that of final_layer_norm's output) and the tied
+ * embedding. */
+static float loss_backward(blip2_session *s, size_t count, float scale, float *grads, int *correct)
+{
+	const blip2 *m = s->m;
+	size_t d = (size_t)m->text.hidden, vocab = (size_t)m->config.vocab_size;
+	double loss = 0;
+	memset(s->d_norm, 0, (size_t)s->n * (size_t)s->len * d * sizeof(float));
+	for (size_t i = 0; i < count; i += LOGIT_CHUNK) {
+		size_t part = count - i < LOGIT_CHUNK ? count - i : LOGIT_CHUNK;
+		float row_loss[LOGIT_CHUNK];
+		int32_t best[LOGIT_CHUNK];
+		logits_of(s, s->rows + i, part, s->logits);
+		PARALLEL_RANGE(part, 4, r0, r1)
+		for (size_t r = r0; r < r1; r++)
+			row_loss[r] = ops->cross_entropy(s->logits + r * vocab, s->targets[i + r], scale / (float)count, vocab, &best[r]);
+		/* logits = hidden E^T */
+		linear_backward(s->logit_d, 0, grads + m->token_embedding, NULL, s->logits, s->logit_in, m->weights + m->token_embedding, part,
+		                d, vocab);
+		for (size_t r = 0; r < part; r++) {
+			loss += row_loss[r];
+			*correct += best[r] == s->targets[i + r];
+			memcpy(s->d_norm + (size_t)s->rows[i + r] * d, s->logit_d + r * d, d * sizeof(float));
+		}
+	}
+	return count ? (float)(loss / (double)count) : 0;
+}
+
+static void text_backward(blip2_session *s, const blip2_batch *b, float *grads)
+{
+	const blip2 *m = s->m;
+	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->text.hidden, rows = (size_t)s->n * (size_t)s->len;
+	memset(s->d_text, 0, rows * d * sizeof(float));
+	norm_backward(s->d_text, grads + m->text_norm.weight, grads + m->text_norm.bias, s->d_norm, s->text_last,
+	              m->weights + m->text_norm.weight, s->text_norm.mean, s->text_norm.rstd, rows, d);
+	block_run run = text_run(s);
+	stack_backward(&m->text, m->weights, grads, &s->text, s->d_text, NULL, &run, &s->text_scratch);
+	text_rows_backward(grads + m->token_embedding, grads + m->text_position, s->d_text, b->input_ids, s->positions, s->n,
+	                   (int)queries, s->t, d);
+	for (int i = 0; i < s->n; i++)
+		memcpy(s->projected + (size_t)i * queries * d, s->d_text + (size_t)i * (size_t)s->len * d, queries * d * sizeof(float));
+}
+
+static void qformer_backward(blip2_session *s, float *grads)
+{
+	const blip2 *m = s->m;
+	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->qformer.hidden, all = (size_t)s->n * queries;
+	/* projected = qformer_last Wp^T + bp */
+	linear_backward(s->d_query, 0, grads + m->projection_weight, grads + m->projection_bias, s->projected, s->qformer_last,
+	                m->weights + m->projection_weight, all, d, (size_t)m->text.hidden);
+	memset(s->d_vision_norm, 0, (size_t)s->n * (size_t)(1 + blip2_num_patches(&m->config)) * (size_t)m->vision.hidden * sizeof(float));
+	block_run run = qformer_run(s);
+	stack_backward(&m->qformer, m->weights, grads, &s->qformer, s->d_query, s->d_vision_norm, &run, &s->qformer_scratch);
+	/* query_x = LN(query_tokens), the same for every sample: sum first, the norm's backward is linear in it */
+	for (int i = 1; i < s->n; i++)
+		ops->axpy(s->d_query, 1, s->d_query + (size_t)i * queries * d, queries * d);
+	norm_backward(grads + m->query_tokens, grads + m->query_norm.weight, grads + m->query_norm.bias, s->d_query,
+	              m->weights + m->query_tokens, m->weights + m->query_norm.weight, s->query_norm.mean, s->query_norm.rstd, queries, d);
+}
+
+static void vision_backward(blip2_session *s, const blip2_batch *b, float *grads)
+{
+	const blip2 *m = s->m;
+	const blip2_config *c = &m->config;
+	int patches = blip2_num_patches(c);
+	size_t d = (size_t)m->vision.hidden, rows = (size_t)s->n * (size_t)(1 + patches);
+	memset(s->d_vision, 0, rows * d * sizeof(float));
+	norm_backward(s->d_vision, grads + m->vision_norm.weight, grads + m->vision_norm.bias, s->d_vision_norm, s->vision_last,
+	              m->weights + m->vision_norm.weight, s->vision_norm.mean, s->vision_norm.rstd, rows, d);
+	block_run run = {.n = s->n, .len = 1 + patches};
+	stack_backward(&m->vision, m->weights, grads, &s->vision, s->d_vision, NULL, &run, &s->vision_scratch);
+	vision_rows_backward(s->embedded, grads + m->patch_bias, grads + m->class_embedding, grads + m->vision_position, s->d_vision,
+	                     s->n, patches, d);
+	linear_backward(NULL, 0, grads + m->patch_weight, NULL, s->embedded, s->patches, m->weights + m->patch_weight,
+	                (size_t)s->n * (size_t)patches, 3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
+}
+
+wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
+                       wn_error *err)
+{
+	if (!s->opt.training || !b->labels)
+		return wn_fail(err, WN_INVALID, "a backward needs a training session and labels");
+	if (b->n != s->n || b->text_len != s->t)
+		return wn_fail(err, WN_INVALID, "a backward needs the batch of the last forward");
+	size_t count = labelled_rows(s, b);
+	int hits = 0;
+	*loss = loss_backward(s, count, scale, grads, &hits);
+	if (correct)
+		*correct = hits;
+	if (total)
+		*total = (int)count;
+	if (count == 0)
+		return WN_OK;
+	text_backward(s, b, grads);
+	qformer_backward(s, grads);
+	if (s->opt.use_vision)
+		vision_backward(s, b, grads);
+	return WN_OK;
+}
+
+static double stack_flops(const stack_config *c, double len, double encoder_len, double encoder_width)
+{
+	double total = 0;
+	for (int i = 0; i < c->num_hidden_layers; i++) {
+		const block_widths *w = &c->blocks[i];
+		double inner = (double)w->num_heads * w->head_dim, cross = (double)w->cross_num_heads * w->cross_head_dim, d = c->hidden_size;
+		total += 2 * len * d * inner * 4 + 4 * len * len * inner;
+		if (cross > 0)
+			total += 2 * len * d * cross * 2 + 2 * encoder_len * encoder_width * cross * 2 + 4 * len * encoder_len * cross;
+		total += 4 * len * d * w->ffn_dim;
+	}
+	return total;
+}
+
+double blip2_flops(const blip2_config *c, component which, int text_len, int logit_rows)
+{
+	double patches = blip2_num_patches(c), queries = c->num_query_tokens, dv = c->vision.hidden_size, dt = c->text.hidden_size;
+	switch (which) {
+	case COMPONENT_VISION:
+		return 2 * patches * 3 * c->patch_size * c->patch_size * dv + stack_flops(&c->vision, 1 + patches, 0, 0);
+	case COMPONENT_QFORMER:
+		return stack_flops(&c->qformer, queries, 1 + patches, dv) + 2 * queries * c->qformer.hidden_size * dt;
+	default:
+		return stack_flops(&c->text, queries + text_len, 0, 0) + 2.0 * logit_rows * dt * c->vocab_size;
+	}
+}

@@ -1,0 +1,339 @@
+/* blip2_params.c: Hugging Face's names and shapes laid over one flat buffer, and the first weights.
+ *
+ * The order of the calls below is the order in memory. Parameters of one fused group (query, key, value) follow each
+ * other without a gap; every other parameter starts on a 64-byte boundary. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/blip2_internal.h"
+#include "model/embedding.h"
+
+#define ALIGN_FLOATS 16
+
+typedef struct builder {
+	blip2 *m;
+	component component;
+	wn_code code;
+} builder;
+
+/* Appends a parameter; `joined` puts it right behind the last one. Returns its offset. */
+static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *shape, const char *fmt, ...)
+	__attribute__((format(printf, 6, 7)));
+
+static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *shape, const char *fmt, ...)
+{
+	blip2 *m = b->m;
+	if (b->code)
+		return 0;
+	if (m->num_params == m->capacity) {
+		size_t capacity = m->capacity ? 2 * m->capacity : 256;
+		param *grown = realloc(m->params, capacity * sizeof *grown);
+		if (!grown) {
+			b->code = WN_NOMEM;
+			return 0;
+		}
+		m->params = grown;
+		m->capacity = capacity;
+	}
+	param *p = &m->params[m->num_params++];
+	memset(p, 0, sizeof *p);
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(p->name, sizeof p->name, fmt, ap);
+	va_end(ap);
+	p->component = b->component;
+	p->decay = decay;
+	p->rank = rank;
+	p->count = 1;
+	for (int i = 0; i < rank; i++) {
+		p->shape[i] = shape[i];
+		p->count *= (size_t)shape[i];
+	}
+	if (!joined)
+		m->weights_count = (m->weights_count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+	p->offset = m->weights_count;
+	m->weights_count += p->count;
+	return p->offset;
+}
+
+#define VECTOR(n)    1, (const int64_t[]){n}
+#define MATRIX(r, c) 2, (const int64_t[]){r, c}
+
+static norm_params add_norm(builder *b, const char *name, int hidden)
+{
+	norm_params n;
+	n.weight = add(b, false, false, VECTOR(hidden), "%s.weight", name);
+	n.bias = add(b, false, false, VECTOR(hidden), "%s.bias", name);
+	return n;
+}
+
+static void add_linear(builder *b, size_t *weight, size_t *bias, const char *name, int out, int in)
+{
+	*weight = add(b, false, true, MATRIX(out, in), "%s.weight", name);
+	*bias = add(b, false, false, VECTOR(out), "%s.bias", name);
+}
+
+/* Several projections of the same input as one matrix: weights joined, then biases joined. */
+static void add_fused(builder *b, size_t *weight, size_t *bias, const char *prefix, const char *const *names, int count, int out,
+                      int in)
+{
+	for (int i = 0; i < count; i++) {
+		size_t at = add(b, i > 0, true, MATRIX(out, in), "%s.%s.weight", prefix, names[i]);
+		if (i == 0)
+			*weight = at;
+	}
+	for (int i = 0; i < count; i++) {
+		size_t at = add(b, i > 0, false, VECTOR(out), "%s.%s.bias", prefix, names[i]);
+		if (i == 0)
+			*bias = at;
+	}
+}
+
+static block new_block(const stack_config *c, const block_widths *w, bool pre_norm, bool causal)
+{
+	return (block){.hidden = c->hidden_size,
+	               .pre_norm = pre_norm,
+	               .causal = causal,
+	               .eps = c->layer_norm_eps,
+	               .activation = c->activation,
+	               .self = {.num_heads = w->num_heads, .head_dim = w->head_dim},
+	               .cross = {.num_heads = w->cross_num_heads, .head_dim = w->cross_head_dim},
+	               .ffn_dim = w->ffn_dim};
+}
+
+/* Blip2EncoderLayer */
+static void add_vision_block(builder *b, block *k, int i, bool qkv_bias)
+{
+	char p[64], name[112];
+	int hidden = k->hidden, inner = k->self.num_heads * k->self.head_dim;
+	snprintf(p, sizeof p, "vision_model.encoder.layers.%d", i);
+	k->self.qkv_weight = add(b, false, true, MATRIX(3 * inner, hidden), "%s.self_attn.qkv.weight", p);
+	k->self.qkv_bias = qkv_bias ? add(b, false, false, VECTOR(3 * inner), "%s.self_attn.qkv.bias", p) : NO_PARAM;
+	snprintf(name, sizeof name, "%s.self_attn.projection", p);
+	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, hidden, inner);
+	snprintf(name, sizeof name, "%s.layer_norm1", p);
+	k->self.norm = add_norm(b, name, hidden);
+	snprintf(name, sizeof name, "%s.mlp.fc1", p);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, hidden);
+	snprintf(name, sizeof name, "%s.mlp.fc2", p);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, hidden, k->ffn_dim);
+	snprintf(name, sizeof name, "%s.layer_norm2", p);
+	k->ffn_norm = add_norm(b, name, hidden);
+}
+
+/* Blip2QFormerAttention: kv_width 0 = self-attention. */
+static void add_qformer_attention(builder *b, attention_params *a, const char *prefix, int hidden, int kv_width)
+{
+	static const char *const all[] = {"query", "key", "value"};
+	char name[112];
+	int inner = a->num_heads * a->head_dim;
+	a->kv_width = kv_width;
+	snprintf(name, sizeof name, "%s.attention", prefix);
+	if (kv_width) {
+		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 1, inner, hidden);
+		add_fused(b, &a->kv_weight, &a->kv_bias, name, all + 1, 2, inner, kv_width);
+	} else {
+		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 3, inner, hidden);
+	}
+	snprintf(name, sizeof name, "%s.output.dense", prefix);
+	add_linear(b, &a->out_weight, &a->out_bias, name, hidden, inner);
+	snprintf(name, sizeof name, "%s.output.LayerNorm", prefix);
+	a->norm = add_norm(b, name, hidden);
+}
+
+/* Blip2QFormerLayer */
+static void add_qformer_block(builder *b, block *k, int i, int vision_hidden)
+{
+	char p[48], name[112];
+	snprintf(p, sizeof p, "qformer.encoder.layer.%d", i);
+	snprintf(name, sizeof name, "%s.attention", p);
+	add_qformer_attention(b, &k->self, name, k->hidden, 0);
+	if (k->cross.num_heads) {
+		snprintf(name, sizeof name, "%s.crossattention", p);
+		add_qformer_attention(b, &k->cross, name, k->hidden, vision_hidden);
+	}
+	snprintf(name, sizeof name, "%s.intermediate_query.dense", p);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, k->hidden);
+	snprintf(name, sizeof name, "%s.output_query.dense", p);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, k->hidden, k->ffn_dim);
+	snprintf(name, sizeof name, "%s.output_query.LayerNorm", p);
+	k->ffn_norm = add_norm(b, name, k->hidden);
+}
+
+/* OPTDecoderLayer */
+static void add_text_block(builder *b, block *k, int i)
+{
+	static const char *const all[] = {"q_proj", "k_proj", "v_proj"};
+	char p[64], name[112];
+	int inner = k->self.num_heads * k->self.head_dim;
+	snprintf(p, sizeof p, "language_model.model.decoder.layers.%d", i);
+	snprintf(name, sizeof name, "%s.self_attn", p);
+	add_fused(b, &k->self.qkv_weight, &k->self.qkv_bias, name, all, 3, inner, k->hidden);
+	snprintf(name, sizeof name, "%s.self_attn.out_proj", p);
+	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, k->hidden, inner);
+	snprintf(name, sizeof name, "%s.self_attn_layer_norm", p);
+	k->self.norm = add_norm(b, name, k->hidden);
+	snprintf(name, sizeof name, "%s.fc1", p);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, k->hidden);
+	snprintf(name, sizeof name, "%s.fc2", p);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, k->hidden, k->ffn_dim);
+	snprintf(name, sizeof name, "%s.final_layer_norm", p);
+	k->ffn_norm = add_norm(b, name, k->hidden);
+}
+
+static void add_vision(builder *b)
+{
+	blip2 *m = b->m;
+	const blip2_config *c = &m->config;
+	int d = c->vision.hidden_size;
+	b->component = COMPONENT_VISION;
+	m->class_embedding = add(b, false, false, 3, (const int64_t[]){1, 1, d}, "vision_model.embeddings.class_embedding");
+	m->vision_position = add(b, false, false, 3, (const int64_t[]){1, 1 + blip2_num_patches(c), d},
+	                         "vision_model.embeddings.position_embedding");
+	m->patch_weight = add(b, false, true, 4, (const int64_t[]){d, 3, c->patch_size, c->patch_size},
+	                      "vision_model.embeddings.patch_embedding.weight");
+	m->patch_bias = add(b, false, false, VECTOR(d), "vision_model.embeddings.patch_embedding.bias");
+	m->vision.hidden = d;
+	m->vision.num_blocks = c->vision.num_hidden_layers;
+	for (int i = 0; i < m->vision.num_blocks; i++) {
+		m->vision.blocks[i] = new_block(&c->vision, &c->vision.blocks[i], true, false);
+		add_vision_block(b, &m->vision.blocks[i], i, c->qkv_bias);
+	}
+	m->vision_norm = add_norm(b, "vision_model.post_layernorm", d);
+}
+
+static void add_qformer(builder *b)
+{
+	blip2 *m = b->m;
+	const blip2_config *c = &m->config;
+	int d = c->qformer.hidden_size;
+	b->component = COMPONENT_QFORMER;
+	m->query_tokens = add(b, false, false, 3, (const int64_t[]){1, c->num_query_tokens, d}, "query_tokens");
+	m->query_norm = add_norm(b, "qformer.layernorm", d);
+	m->qformer.hidden = d;
+	m->qformer.num_blocks = c->qformer.num_hidden_layers;
+	for (int i = 0; i < m->qformer.num_blocks; i++) {
+		m->qformer.blocks[i] = new_block(&c->qformer, &c->qformer.blocks[i], false, false);
+		add_qformer_block(b, &m->qformer.blocks[i], i, c->vision.hidden_size);
+	}
+	add_linear(b, &m->projection_weight, &m->projection_bias, "language_projection", c->text.hidden_size, d);
+}
+
+static void add_text(builder *b)
+{
+	blip2 *m = b->m;
+	const blip2_config *c = &m->config;
+	int d = c->text.hidden_size;
+	b->component = COMPONENT_TEXT;
+	m->token_embedding = add(b, false, true, MATRIX(c->vocab_size, d), "language_model.model.decoder.embed_tokens.weight");
+	m->text_position = add(b, false, false, MATRIX(c->max_position_embeddings + POSITION_OFFSET, d),
+	                       "language_model.model.decoder.embed_positions.weight");
+	m->text.hidden = d;
+	m->text.num_blocks = c->text.num_hidden_layers;
+	for (int i = 0; i < m->text.num_blocks; i++) {
+		m->text.blocks[i] = new_block(&c->text, &c->text.blocks[i], true, true);
+		add_text_block(b, &m->text.blocks[i], i);
+	}
+	m->text_norm = add_norm(b, "language_model.model.decoder.final_layer_norm", d);
+}
+
+wn_code blip2_create(blip2 **out, const blip2_config *c, wn_error *err)
+{
+	*out = NULL;
+	blip2 *m = calloc(1, sizeof *m);
+	if (!m)
+		return wn_fail(err, WN_NOMEM, "no memory for a model");
+	m->config = *c;
+	builder b = {.m = m};
+	add_vision(&b);
+	add_qformer(&b);
+	add_text(&b);
+	wn_code code = b.code;
+	if (code)
+		wn_fail(err, code, "no memory for %zu parameters", m->num_params);
+	else
+		code = arena_open(&m->memory, m->weights_count * sizeof(float), err);
+	if (code) {
+		blip2_close(&m);
+		return code;
+	}
+	m->weights = arena_alloc(&m->memory, m->weights_count * sizeof(float));
+	*out = m;
+	return WN_OK;
+}
+
+void blip2_close(blip2 **m)
+{
+	if (!m || !*m)
+		return;
+	arena_close(&(*m)->memory);
+	free((*m)->params);
+	free(*m);
+	*m = NULL;
+}
+
+/* SplitMix64: one well-mixed 64-bit number a call, so that init needs no library state. */
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+/* Standard normal by Box-Muller, redrawn outside two standard deviations (torch.nn.init.trunc_normal_ as ViTs use it). */
+static float truncated_normal(uint64_t *state)
+{
+	for (;;) {
+		double u = ((double)(next_random(state) >> 11) + 1.0) * 0x1p-53, v = (double)(next_random(state) >> 11) * 0x1p-53;
+		double z = sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+		if (z > -2.0 && z < 2.0)
+			return (float)z;
+	}
+}
+
+static bool ends_with(const char *s, const char *tail)
+{
+	size_t n = strlen(s), k = strlen(tail);
+	return n >= k && strcmp(s + n - k, tail) == 0;
+}
+
+void blip2_init_weights(blip2 *m, uint64_t seed)
+{
+	uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
+	float std = m->config.initializer_range;
+	memset(m->weights, 0, m->weights_count * sizeof *m->weights);
+	for (size_t i = 0; i < m->num_params; i++) {
+		const param *p = &m->params[i];
+		float *w = m->weights + p->offset;
+		/* Vectors are norms (1, 0) and biases (0). */
+		bool one = p->rank == 1 && ends_with(p->name, ".weight");
+		for (size_t j = 0; j < p->count; j++)
+			w[j] = p->rank > 1 ? std * truncated_normal(&state) : one ? 1.0f : 0.0f;
+	}
+}
+
+const blip2_config *blip2_get_config(const blip2 *m) { return &m->config; }
+size_t blip2_num_params(const blip2 *m) { return m->num_params; }
+const param *blip2_param(const blip2 *m, size_t i) { return i < m->num_params ? &m->params[i] : NULL; }
+float *blip2_weights(blip2 *m) { return m->weights; }
+size_t blip2_weights_count(const blip2 *m) { return m->weights_count; }
+
+const param *blip2_find_param(const blip2 *m, const char *name)
+{
+	for (size_t i = 0; i < m->num_params; i++)
+		if (strcmp(m->params[i].name, name) == 0)
+			return &m->params[i];
+	return NULL;
+}
+
+size_t blip2_parameter_count(const blip2 *m)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < m->num_params; i++)
+		count += m->params[i].count;
+	return count;
+}
