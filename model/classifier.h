@@ -2,12 +2,21 @@
  *
  * As in the paper the language model answers with the label's text: p(label) = softmax over labels of
  * log P(verbalizer tokens | image, prompt), computed exactly (arXiv 2312.05795, section 3).
+ * The verbalizers' tokens form a trie that is scored in one forward behind the prompt (blip2_batch.tail_len), with logits on
+ * the rows that have a successor only. No verbalizer's tokens may be the beginning of another's: with that, no end token is
+ * needed for the labels to be disjoint events.
+ *
+ * Prompts of one batch are padded on the left, to the longest one rounded up to PROMPT_BUCKET, so that the number of
+ * different shapes stays small; padding is masked and does not change an answer.
+ *
  * A classifier is immutable and shared; a classifier_session is one thread's scratch. */
 #ifndef WINNOW_MODEL_CLASSIFIER_H
 #define WINNOW_MODEL_CLASSIFIER_H
 
 #include "base/error.h"
 #include "model/checkpoint.h"
+
+#define PROMPT_BUCKET 8 /* tokens */
 
 typedef struct classifier classifier;
 typedef struct classifier_session classifier_session;
@@ -16,6 +25,10 @@ typedef struct classifier_session classifier_session;
 wn_code classifier_open(classifier **out, const char *dir, const checkpoint_options *opt, wn_error *err);
 /* Takes ownership of a loaded checkpoint's content (zeroes *ckpt on success). */
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err);
+/* The same over parts that the caller keeps, unchanged and alive, until classifier_close: a trainer's validation. The
+ * weights may change between runs. classifier_checkpoint() then has no digest. */
+wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
+                          const manifest *man, wn_error *err);
 void classifier_close(classifier **c);
 
 const checkpoint *classifier_checkpoint(const classifier *c);
@@ -26,7 +39,11 @@ const label_spec *classifier_label(const classifier *c, int i);
 wn_code classifier_session_open(classifier_session **out, const classifier *c, int max_batch, wn_error *err);
 void classifier_session_close(classifier_session **s);
 
-/* Builds the prompt ids from UTF-8 text and assist (either may be ""; invalid UTF-8: WN_INVALID). ids must hold the
+/* Runs every shape that classifier_run can meet once, so that the first real request finds pages, caches and primitives
+ * ready. Call it on the thread that will run the session. */
+wn_code classifier_warm(classifier_session *s, wn_error *err);
+
+/* Builds the prompt ids (prompt.h) from UTF-8 text and assist (either may be ""; invalid UTF-8: WN_INVALID). ids must hold the
  * manifest's max_text_tokens; *count gets the number. Pure function of c: any thread may call it. */
 wn_code classifier_encode_prompt(const classifier *c, const char *text, const char *assist, int32_t *ids, int *count, wn_error *err);
 
