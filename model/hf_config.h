@@ -1,8 +1,8 @@
 /* hf_config.h: Hugging Face's Blip2Config (config.json) as plain numbers, and per-block widths where a model differs from
  * what config.json can say (winnow.json, "widths").
  *
- * Source: transformers Blip2Config, Blip2VisionConfig, Blip2QFormerConfig, OPTConfig; absent keys take the defaults of
- * those classes. */
+ * Source: transformers 5.12 Blip2Config, Blip2VisionConfig, Blip2QFormerConfig, OPTConfig; absent keys take the defaults
+ * of those classes. Keys that change nothing winnow computes (dropout, generation settings, id2label …) are ignored. */
 #ifndef WINNOW_MODEL_HF_CONFIG_H
 #define WINNOW_MODEL_HF_CONFIG_H
 
@@ -14,6 +14,8 @@
 #define MAX_BLOCKS 128
 
 typedef enum activation { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_RELU } activation;
+
+#define MAX_HIDDEN 65536 /* any width: hidden_size, ffn_dim, heads * head_dim */
 
 /* One transformer block's own widths. The attention's inner width is num_heads * head_dim. */
 typedef struct block_widths {
@@ -43,7 +45,10 @@ typedef struct blip2_config {
 	int cross_attention_frequency; /* Q-Former block i has cross-attention when i % frequency == 0 */
 	int vocab_size;
 	int max_position_embeddings; /* text; the table has 2 more rows (OPT's offset) */
-	int bos_token_id, eos_token_id, pad_token_id;
+	int bos_token_id, eos_token_id, pad_token_id; /* -1: null */
+	/* Stock transformers (since 4.46) takes num_query_tokens of this id in input_ids as the place of the queries and cannot
+	 * run a forward without it; winnow puts the queries in front itself. -1: null. */
+	int image_token_index;
 	float initializer_range;
 	char torch_dtype[16]; /* what config.json declares ("float32", "bfloat16", …), for writing back; "" = float32 */
 } blip2_config;
@@ -54,11 +59,17 @@ typedef struct blip2_config {
 wn_code hf_config_parse(blip2_config *out, const char *json, size_t len, wn_error *err);
 wn_code hf_config_read(blip2_config *out, const char *path, wn_error *err);
 
-/* True when every stack's blocks share one width config.json can express (heads*head_dim == hidden_size, …). */
+/* True when every stack's blocks share one width config.json can express (heads*head_dim == hidden_size, …), and some
+ * cross_attention_frequency says which Q-Former blocks have cross-attention. */
 bool hf_config_is_uniform(const blip2_config *c);
 
-/* The config.json text (malloc'ed, caller frees) that stock transformers loads. Not-uniform widths are not in it: they go
- * to winnow.json. NULL on no memory. */
+/* The cross_attention_frequency that gives exactly the blocks with cross_num_heads > 0 (c's own when it does, else the
+ * smallest that does), or 0: dropping Q-Former blocks changes the pattern. hf_config_write writes it. */
+int hf_config_cross_frequency(const blip2_config *c);
+
+/* The config.json text (malloc'ed, caller frees) that stock transformers loads, with the keys its save_pretrained writes;
+ * what winnow does not model (dropout, …) takes the classes' defaults. Widths that are not uniform are not in it: they go to
+ * winnow.json, and the file then holds the nearest numbers hf_config_parse accepts. NULL on no memory. */
 char *hf_config_write(const blip2_config *c);
 
 #endif
