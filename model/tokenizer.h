@@ -38,6 +38,8 @@ typedef struct bpe_trainer_options {
 	const char *const *special_tokens; /* e.g. "<s>", "<pad>", "</s>", "<unk>" */
 	size_t num_special_tokens;
 	size_t min_frequency; /* pairs rarer than this are not merged; 0 means 2 */
+	/* One of the special tokens, put first by encode(add_special), as OPT does with "</s>"; NULL: none. */
+	const char *bos_token;
 } bpe_trainer_options;
 wn_code bpe_train(const char *path, const char *const *texts, size_t n, const bpe_trainer_options *opt, wn_error *err);
 
