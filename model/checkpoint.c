@@ -284,38 +284,43 @@ static wn_code load_manifest(checkpoint *ck, const char *dir, bool verify, wn_er
 	return verify ? manifest_verify(&ck->manifest, dir, err) : WN_OK;
 }
 
-static wn_code load_tokenizer(checkpoint *ck, const blip2_config *c, const char *dir, wn_error *err)
+wn_code checkpoint_load_tokenizer(tokenizer **out, const char *dir, const blip2_config *c, wn_error *err)
 {
 	char path[PATH_MAX];
+	*out = NULL;
 	wn_code rc = join(path, dir, "tokenizer.json", err);
 	if (rc || !exists(path))
 		return rc;
-	if ((rc = tokenizer_open(&ck->tokenizer, path, err)))
+	if ((rc = tokenizer_open(out, path, err)))
 		return rc;
-	if (tokenizer_vocab_size(ck->tokenizer) > (size_t)c->vocab_size)
-		return wn_fail(err, WN_INVALID, "%s: ids up to %zu, config.json: vocab_size %d is too small", path,
-		               tokenizer_vocab_size(ck->tokenizer) - 1, c->vocab_size);
-	return WN_OK;
+	size_t size = tokenizer_vocab_size(*out);
+	if (size <= (size_t)c->vocab_size)
+		return WN_OK;
+	tokenizer_close(out);
+	return wn_fail(err, WN_INVALID, "%s: ids up to %zu, config.json: vocab_size %d is too small", path, size - 1,
+	               c->vocab_size);
 }
 
-static wn_code load_image_processor(checkpoint *ck, const blip2_config *c, const char *dir, wn_error *err)
+wn_code checkpoint_load_image_processor(image_processor *out, bool *present, const char *dir, const blip2_config *c,
+                                        wn_error *err)
 {
 	char path[PATH_MAX];
+	*present = false;
 	wn_code rc = join(path, dir, "preprocessor_config.json", err);
 	if (rc)
 		return rc;
-	ck->has_image_processor = exists(path);
-	if (!ck->has_image_processor) {
-		if ((rc = image_processor_parse(&ck->image_processor, "{}", 2, err)))
+	if (!exists(path)) {
+		if ((rc = image_processor_parse(out, "{}", 2, err)))
 			return rc;
-		ck->image_processor.size = c->image_size;
+		out->size = c->image_size;
 		return WN_OK;
 	}
-	if ((rc = image_processor_read(&ck->image_processor, path, err)))
+	*present = true;
+	if ((rc = image_processor_read(out, path, err)))
 		return rc;
-	if (ck->image_processor.size != c->image_size)
-		return wn_fail(err, WN_INVALID, "%s: size %d, config.json: image_size %d; expected the same", path,
-		               ck->image_processor.size, c->image_size);
+	if (out->size != c->image_size)
+		return wn_fail(err, WN_INVALID, "%s: size %d, config.json: image_size %d; expected the same", path, out->size,
+		               c->image_size);
 	return WN_OK;
 }
 
@@ -344,7 +349,8 @@ wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_optio
 		goto failed;
 	if (out->has_manifest && (rc = manifest_apply_widths(&out->manifest, config, &local)))
 		goto failed;
-	if ((rc = load_tokenizer(out, config, dir, &local)) || (rc = load_image_processor(out, config, dir, &local)) ||
+	if ((rc = checkpoint_load_tokenizer(&out->tokenizer, dir, config, &local)) ||
+	    (rc = checkpoint_load_image_processor(&out->image_processor, &out->has_image_processor, dir, config, &local)) ||
 	    (rc = load_weights(out, config, dir, &local)))
 		goto failed;
 	if (!opt->skip_digest && (rc = digest_weights(out->digest, dir, &local)))

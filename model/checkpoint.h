@@ -35,6 +35,12 @@ typedef struct checkpoint_options {
 wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_options *opt, wn_error *err);
 void checkpoint_close(checkpoint *c);
 
+/* Parts of a directory without its weights, for tools that need no more. The tokenizer is NULL, and the processor has the
+ * defaults for c->image_size (*present false), when the file is absent; both are checked against c. */
+wn_code checkpoint_load_tokenizer(tokenizer **out, const char *dir, const blip2_config *c, wn_error *err);
+wn_code checkpoint_load_image_processor(image_processor *out, bool *present, const char *dir, const blip2_config *c,
+                                        wn_error *err);
+
 /* Writes config.json and model.safetensors (dtype d), preprocessor_config.json, winnow.json with digests, and copies
  * tokenizer.json from tokenizer_path (may be NULL) into `dir`, which appears whole by rename (an existing dir is replaced). */
 wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,

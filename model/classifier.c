@@ -407,11 +407,11 @@ wn_code classifier_warm(classifier_session *s, wn_error *err)
 {
 	const int max_prompt = s->c->parts.manifest.max_text_tokens;
 	wn_code rc = WN_NOMEM;
-	float *image = calloc(s->pixels, sizeof *image);
+	float *blank = calloc(s->pixels, sizeof *blank);
 	int32_t *ids = calloc((size_t)max_prompt, sizeof *ids);
 	classifier_input *in = calloc((size_t)s->max_batch, sizeof *in);
 	float *probs = calloc((size_t)s->max_batch * MAX_LABELS, sizeof *probs);
-	if (!image || !ids || !in || !probs) {
+	if (!blank || !ids || !in || !probs) {
 		wn_fail(err, rc, "out of memory for a batch of %d", s->max_batch);
 		goto done;
 	}
@@ -420,13 +420,13 @@ wn_code classifier_warm(classifier_session *s, wn_error *err)
 		for (int len = PROMPT_BUCKET; rc == WN_OK; len += PROMPT_BUCKET) {
 			int prompt_len = len < max_prompt ? len : max_prompt;
 			for (int i = 0; i < n; i++)
-				in[i] = (classifier_input){image, ids, prompt_len};
+				in[i] = (classifier_input){blank, ids, prompt_len};
 			rc = classifier_run(s, in, n, probs, err);
 			if (len >= max_prompt)
 				break;
 		}
 done:
-	free(image);
+	free(blank);
 	free(ids);
 	free(in);
 	free(probs);
