@@ -178,12 +178,6 @@ def write(rng, kind, unseen, product=None, limit=28):
     return text
 
 
-def names_product(text):
-    """The product categories that a text names, for checking; longest words first is not needed to tell yes or no."""
-    return {k for k, (words, english) in PRODUCTS.items()
-            if any(w in text for w in words.split()) or english in text.lower()}
-
-
 def neutral(rng, unseen, product):
     """The copy shared by every label that text must not decide."""
     return write(rng, "named" if product else "plain", unseen, product)

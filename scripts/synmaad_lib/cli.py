@@ -20,6 +20,11 @@ DEFAULTS = {"caption": 60000, "caption_validation": 1000, "train": 12000, "valid
             "test_unseen": 1500}
 CHUNK = 50
 PER_FOLDER = 1000
+AD_COST = 5             # an ad takes about five times as long as a caption picture; the ETA counts with it
+
+
+def cost(split):
+    return 1 if split in CAPTION_SPLITS else AD_COST
 
 HELP = """\
 Draws SynMAAD, a labelled set of synthetic ads, in Hugging Face's imagefolder layout.
@@ -108,21 +113,23 @@ def draw_chunk(task):
 class Progress:
     """One line per split on a log, a moving line on a terminal."""
 
-    def __init__(self, total):
-        self.total, self.done, self.began = total, 0, time.monotonic()
+    def __init__(self, counts):
+        self.total, self.done = sum(counts.values()), 0
+        self.work, self.worked = sum(n * cost(s) for s, n in counts.items()), 0
+        self.began = time.monotonic()
         self.shown = self.began      # the first line waits until there is a rate worth telling
         self.terminal = sys.stderr.isatty()
 
     def step(self, split, n):
         self.done += n
+        self.worked += n * cost(split)
         now = time.monotonic()
         if now - self.shown < (0.3 if self.terminal else 15) and self.done < self.total:
             return
         self.shown = now
         spent = now - self.began
-        rate = self.done / max(spent, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9)
-        line = f"{split:18s} {self.done}/{self.total}  {rate:.0f}/s  {spent:.0f} s, {left:.0f} s left"
+        left = spent * (self.work - self.worked) / self.worked
+        line = f"{split:18s} {self.done}/{self.total}  {self.done / max(spent, 1e-9):.0f}/s  {spent:.0f} s, {left:.0f} s left"
         print(("\r" + line + "   ") if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
 
     def end(self):
@@ -182,13 +189,13 @@ def generate(args):
     if os.path.lexists(partial):
         shutil.rmtree(partial)
     os.makedirs(partial)
-    splits = [s for s in DEFAULTS if getattr(args, s)]
-    progress = Progress(sum(getattr(args, s) for s in splits))
+    counts = {s: getattr(args, s) for s in DEFAULTS if getattr(args, s)}
+    progress = Progress(counts)
     if progress.total > 2000:
         objects.preload()
     pool = multiprocessing.get_context("fork").Pool(args.jobs, ignore_interrupt) if args.jobs > 1 else None
     try:
-        for split in splits:
+        for split in counts:
             write_split(pool, os.path.join(partial, split), split, args, progress)
     finally:
         if pool:

@@ -156,8 +156,8 @@ def place(rng, canvas, spec, box, small, fill):
     x0, y0, x1, y1 = box
     bw, bh = x1 - x0, y1 - y0
     image = objects.load(spec)[1 if small else 0]
-    key = next(c for c in objects.CATEGORIES if spec in c.objects)
-    image = jitter(rng, image, key.recolour)
+    category = next(c for c in objects.CATEGORIES if spec in c.objects)
+    image = jitter(rng, image, category.recolour)
     angle = tilt_for(rng, image, (bw, bh))
     c, s = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
     w, h = image.size

@@ -39,10 +39,10 @@ class Category:
 # The order is the canonical order of names in a caption that lists several categories.
 CATEGORIES = [
     Category("fruit", "水果", 0.02, """food/fruit
-        an_apple_01 another_app le applf apple_bitten_dan_gerhard_01 bananas_nicu_buculei_01 banana cherries grape_01
+        an_apple_01 another_apple_01 applf apple_bitten_dan_gerhard_01 bananas_nicu_buculei_01 banana cherries grape_01
         green_pear_01 lemon_simple orange orange_simple pasteque_01 peach_simple pear_simple pineapple strawberry
         strawberry_01 strawberry_simple watermelon_simple watermelon_james_kilfige_01 la_prugna_architetto_fra_01
-        lemon_half_ganson""".replace("another_app le", "another_apple_01"),
+        lemon_half_ganson""",
              "🍎 🍏 🍐 🍊 🍋 🍌 🍉 🍇 🍓 🍒 🍑 🍍 🥝"),
     Category("car", "汽车", 0.5, """transportation
         car_jamin_ellis_ dodge_neon_green_ganson dodge_neon_pink_ganson formula_one_car_gerald_g_01 vehicles/road_runner_ganson
