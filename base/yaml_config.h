@@ -1,6 +1,6 @@
 /* yaml_config.h: a YAML file into a C struct, through one table of keys.
  *
- * The table says for every key its dotted path, the struct field it fills, its default (as YAML text), its range and one
+ * The table says for every key its dotted path, the struct field it fills, its default (as text), its range and one
  * line of description. Parsing, defaults, `--set KEY=VALUE`, `--print-config` and freeing all come from that table, so a new
  * option is one line:
  *
@@ -82,7 +82,7 @@ typedef struct config_key {
 	config_type type;
 	unsigned flags;
 	size_t offset;
-	const char *default_value;  /* YAML text: "8080", "90ms", "[]", "a: b" as is; NULL: the key is required */
+	const char *default_value;  /* "8080", "90ms", "[a, b]"; a string as it is; NULL: the key is required */
 	double min, max;            /* exact for integers up to 2^53 */
 	const char *const *choices; /* NULL-terminated, for CONFIG_TYPE_ENUM */
 	const char *description;    /* one line */
@@ -135,14 +135,15 @@ wn_code config_parse(const config_schema *s, void *cfg, const char *name, const 
 /* The same without any file (a schema with required keys: WN_INVALID names the first; their fields would be zero). */
 wn_code config_defaults(const config_schema *s, void *cfg, wn_error *err);
 
-/* Applies one "listen.port=9000" (a `--set` argument) to a loaded struct; the value is YAML. On failure *cfg is unchanged. */
+/* Applies one "listen.port=9000" (a `--set` argument) to a loaded struct. A string is taken as it is, without quotes; a list is
+ * YAML: "keys=[a, b]". On failure *cfg is unchanged. */
 wn_code config_set(const config_schema *s, void *cfg, const char *assignment, wn_error *err);
 
 /* Releases the strings and clears *cfg; safe on a zeroed struct. */
 void config_free(const config_schema *s, void *cfg);
 
-/* Prints a YAML document that config_load accepts, every key with its description, type and range as comments: the
- * defaults when cfg is NULL (a required key is printed commented out), else the values in cfg. */
+/* Prints the YAML document, every key with its description, type and range as comments: the defaults when cfg is NULL (a
+ * required key is commented out), else the values in cfg. config_load reads it back, secrets ("***") excepted. */
 void config_print(const config_schema *s, const void *cfg, FILE *out);
 
 /* Path of the first key without the flags in `ignore` whose values differ in a and b, or NULL: with CONFIG_RELOADABLE, the
