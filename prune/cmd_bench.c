@@ -1,0 +1,222 @@
+/* cmd_bench.c: the time of one request, beside what the machine's matrix product reaches in the same minutes.
+ *
+ * One request is one image, N text tokens and the logits of the last position, batch 1. The peak is the best of large
+ * f32 products measured before and after the runs, on the same threads: a figure from another day (other clock, other
+ * neighbours) would make the percentage meaningless. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <jansson.h>
+#include <omp.h>
+
+#include "model/checkpoint.h"
+#include "model/dnn.h"
+#include "model/ops.h"
+#include "prune/commands.h"
+#include "prune/options.h"
+
+#define WARM_UP_RUNS 5
+#define PEAK_SECONDS 0.4
+
+typedef struct bench_options {
+	const char *model, *precision;
+	int tokens, threads, runs;
+	bool json;
+} bench_options;
+
+typedef struct bench_result {
+	double load_ms, median_ms, p99_ms, min_ms;
+	double gflop, peak_gflops;
+	long peak_rss_bytes;
+} bench_result;
+
+static double now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* xorshift: inputs only have to be dense and finite. */
+static float random_float(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return (float)((double)(*state >> 11) * 0x1p-52 - 1.0);
+}
+
+/* GFLOP/s of the best of repeated size^3 products. */
+static wn_code measure_peak(int size, double *best, wn_error *err)
+{
+	const size_t count = (size_t)size * (size_t)size;
+	uint64_t state = 88172645463325252u;
+	float *a = malloc(3 * count * sizeof *a);
+	if (!a)
+		return wn_fail(err, WN_NOMEM, "out of memory for the peak measurement");
+	float *b = a + count, *c = b + count;
+	for (size_t i = 0; i < 2 * count; i++)
+		a[i] = random_float(&state);
+	memset(c, 0, count * sizeof *c);
+	const double until = now_ms() + 1e3 * PEAK_SECONDS;
+	do {
+		const double start = now_ms();
+		dnn_sgemm(false, true, size, size, size, 1, a, size, b, size, 0, c, size);
+		const double ms = now_ms() - start, gflops = 2e-6 * (double)size * (double)count / ms;
+		*best = gflops > *best ? gflops : *best;
+	} while (now_ms() < until);
+	free(a);
+	return WN_OK;
+}
+
+static wn_code measure_peaks(double *best, wn_error *err)
+{
+	static const int sizes[] = {768, 1536};
+	wn_code rc = WN_OK;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes && rc == WN_OK; i++)
+		rc = measure_peak(sizes[i], best, err);
+	return rc;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static wn_code time_runs(const blip2 *m, const bench_options *o, double *times, wn_error *err)
+{
+	const blip2_config *c = blip2_get_config(m);
+	const size_t pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
+	blip2_session *s = NULL;
+	blip2_session_options opt = blip2_session_defaults();
+	opt.max_text_len = o->tokens;
+	uint64_t state = 1442695040888963407u;
+	float *px = malloc(pixels * sizeof *px), *logits = malloc((size_t)c->vocab_size * sizeof *logits);
+	int32_t *ids = malloc((size_t)o->tokens * sizeof *ids);
+	const int32_t row = c->num_query_tokens + o->tokens - 1;
+	wn_code rc;
+	if (!px || !logits || !ids) {
+		rc = wn_fail(err, WN_NOMEM, "out of memory for the inputs");
+		goto done;
+	}
+	for (size_t i = 0; i < pixels; i++)
+		px[i] = 2 * random_float(&state);
+	for (int i = 0; i < o->tokens; i++)
+		ids[i] = (int32_t)((double)(random_float(&state) + 1) / 2 * (c->vocab_size - 1));
+	if ((rc = blip2_session_open(&s, m, &opt, err)))
+		goto done;
+	const blip2_batch b = {.n = 1, .text_len = o->tokens, .pixel_values = px, .input_ids = ids};
+	for (int i = -WARM_UP_RUNS; i < o->runs && rc == WN_OK; i++) {
+		const double start = now_ms();
+		rc = blip2_forward(s, &b, err);
+		if (rc == WN_OK)
+			blip2_logits(s, &row, 1, logits);
+		if (i >= 0)
+			times[i] = now_ms() - start;
+	}
+	if (rc == WN_OK && !isfinite(logits[0]))
+		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)logits[0]);
+done:
+	blip2_session_close(&s);
+	free(px);
+	free(logits);
+	free(ids);
+	return rc;
+}
+
+static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
+{
+	const checkpoint_options opt = {.skip_digest = true};
+	checkpoint ck = {0};
+	double *times = calloc((size_t)o->runs, sizeof *times);
+	if (!times)
+		return wn_fail(err, WN_NOMEM, "out of memory for %d runs", o->runs);
+	omp_set_num_threads(o->threads);
+	const double start = now_ms();
+	wn_code rc = checkpoint_load(&ck, o->model, &opt, err);
+	r->load_ms = now_ms() - start;
+	if (rc)
+		goto done;
+	const blip2_config *c = blip2_get_config(ck.model);
+	const int room = c->max_position_embeddings - c->num_query_tokens;
+	if (o->tokens > room) {
+		rc = wn_fail(err, WN_TOO_LARGE, "--tokens: found %d, this model has room for %d behind its queries", o->tokens, room);
+		goto done;
+	}
+	if ((rc = measure_peaks(&r->peak_gflops, err)) || (rc = time_runs(ck.model, o, times, err)))
+		goto done;
+	/* Before the second peak measurement, whose matrices are not the model's. */
+	struct rusage usage;
+	getrusage(RUSAGE_SELF, &usage);
+	r->peak_rss_bytes = usage.ru_maxrss * 1024L;
+	if ((rc = measure_peaks(&r->peak_gflops, err)))
+		goto done;
+	qsort(times, (size_t)o->runs, sizeof *times, compare);
+	r->min_ms = times[0];
+	r->median_ms = o->runs % 2 ? times[o->runs / 2] : (times[o->runs / 2 - 1] + times[o->runs / 2]) / 2;
+	r->p99_ms = times[(99 * o->runs + 99) / 100 - 1]; /* nearest rank */
+	for (int i = 0; i < 3; i++)
+		r->gflop += 1e-9 * blip2_flops(c, (component)i, o->tokens, 1);
+done:
+	checkpoint_close(&ck);
+	free(times);
+	return rc;
+}
+
+static void print_result(const bench_options *o, const bench_result *r)
+{
+	const double gflops = 1e3 * r->gflop / r->median_ms, percent = 100 * gflops / r->peak_gflops;
+	if (o->json) {
+		json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:s, s:s, s:s}", "model",
+		                         o->model, "precision", o->precision, "tokens", o->tokens, "threads", o->threads, "runs",
+		                         o->runs, "median_ms", r->median_ms, "p99_ms", r->p99_ms, "min_ms", r->min_ms, "gflop",
+		                         r->gflop, "gflops", gflops, "peak_gflops", r->peak_gflops, "percent_of_peak", percent,
+		                         "load_ms", r->load_ms, "peak_rss_bytes", (json_int_t)r->peak_rss_bytes, "onednn",
+		                         dnn_version(), "onednn_isa", dnn_isa(), "kernels", ops->name);
+		json_dumpf(root, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
+		putchar('\n');
+		json_decref(root);
+		return;
+	}
+	printf("%s, %s, 1 image + %d tokens, %d threads, %d runs\n", o->model, o->precision, o->tokens, o->threads, o->runs);
+	printf("  latency   median %.2f ms, p99 %.2f ms, min %.2f ms\n", r->median_ms, r->p99_ms, r->min_ms);
+	printf("  work      %.3f GFLOP, %.1f GFLOP/s, %.0f%% of this machine's matmul peak (%.1f GFLOP/s)\n", r->gflop, gflops,
+	       percent, r->peak_gflops);
+	printf("  memory    peak RSS %.1f MiB\n", (double)r->peak_rss_bytes / 1048576);
+	printf("  load      %.1f ms\n", r->load_ms);
+	printf("  runs on   oneDNN %s (%s), kernels %s\n", dnn_version(), dnn_isa(), ops->name);
+}
+
+int cmd_bench(int argc, char **argv)
+{
+	bench_options o = {.precision = "f32", .tokens = 64, .threads = 2, .runs = 100};
+	const option_spec options[] = {
+		{"model", OPTION_STRING, &o.model, "DIR", "model directory", .required = true},
+		{"precision", OPTION_CHOICE, &o.precision, "P", "f32, bf16 or int8", .choices = "f32 bf16 int8"},
+		{"tokens", OPTION_INT, &o.tokens, "N", "text tokens of the request", .min = 1, .max = 100000},
+		{"threads", OPTION_INT, &o.threads, "N", "threads of one request", .min = 1, .max = 1024},
+		{"runs", OPTION_INT, &o.runs, "N", "timed runs", .min = 1, .max = 10000000},
+		{"json", OPTION_FLAG, &o.json, NULL, "print one JSON line"},
+		{0}};
+	const command_info info = {"bench", "time one request (one image, N tokens, last-position logits)",
+	                           "winnow-prune bench --model student\n"
+	                           "winnow-prune bench --model student --tokens 32 --threads 1 --runs 500 --json", options};
+	int rc = options_parse(&info, argc, argv);
+	if (rc != OPTIONS_OK)
+		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
+	bench_result r = {0};
+	wn_error err = {0};
+	if (strcmp(o.precision, "f32")) {
+		wn_fail(&err, WN_UNSUPPORTED, "--precision %s: this build runs f32 only", o.precision);
+		return command_fail(&info, &err);
+	}
+	if (bench(&o, &r, &err))
+		return command_fail(&info, &err);
+	print_result(&o, &r);
+	return EXIT_DONE;
+}
