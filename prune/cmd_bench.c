@@ -1,8 +1,8 @@
 /* cmd_bench.c: the time of one request, beside what the machine's matrix product reaches in the same minutes.
  *
  * One request is one image, N text tokens and the logits of the last position, batch 1. The peak is the best of large
- * f32 products measured before and after the runs, on the same threads: a figure from another day (other clock, other
- * neighbours) would make the percentage meaningless. */
+ * f32 products measured right after the runs, on the same threads: a figure from another day (other clock, other
+ * neighbours) would make the percentage meaningless. After, so that its matrices do not count as the model's memory. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,9 +148,8 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 		rc = wn_fail(err, WN_TOO_LARGE, "--tokens: found %d, this model has room for %d behind its queries", o->tokens, room);
 		goto done;
 	}
-	if ((rc = measure_peaks(&r->peak_gflops, err)) || (rc = time_runs(ck.model, o, times, err)))
+	if ((rc = time_runs(ck.model, o, times, err)))
 		goto done;
-	/* Before the second peak measurement, whose matrices are not the model's. */
 	struct rusage usage;
 	getrusage(RUSAGE_SELF, &usage);
 	r->peak_rss_bytes = usage.ru_maxrss * 1024L;

@@ -69,7 +69,7 @@ static json_t *answer(const classifier *c, const request *rq, const float *probs
 	json_t *root = json_pack("{s:s}", "request_id", id);
 	if (rq->data_id)
 		json_object_set_new(root, "data_id", json_string(rq->data_id));
-	json_object_update(root, json_pack("{s:s, s:s, s:f, s:o}", "suggestion", action_name(v.suggestion), "label",
+	json_object_update_new(root, json_pack("{s:s, s:s, s:f, s:o}", "suggestion", action_name(v.suggestion), "label",
 	                                   classifier_label(c, v.label)->name, "score", rounded(v.score, 1e-6), "labels", labels));
 	json_object_set_new(root, "model", json_pack("{s:s, s:o, s:s}", "name", ck->manifest.name, "version",
 	                                             version_of(rq->model), "digest", ck->digest));
