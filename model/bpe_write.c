@@ -2,11 +2,11 @@
  * trained file can be compared with the library's by cmp. */
 #include "model/bpe_write.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/file.h"
 
 /* serde_json's escapes: the short forms, \u00xx for other controls, everything else as it is. */
 static void put_string(FILE *f, const char *s, size_t len)
@@ -107,17 +107,11 @@ static void put_model(FILE *f, const intern *vocab, const bpe_pair *merges, size
 wn_code bpe_write_json(const char *path, const intern *vocab, const bpe_pair *merges, size_t num_merges,
                        const bpe_trainer_options *opt, wn_error *err)
 {
-	wn_code rc = WN_OK;
-	FILE *f = NULL;
-	char *tmp = NULL;
-	if (asprintf(&tmp, "%s.tmp.%ld", path, (long)getpid()) < 0)
+	char *json = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&json, &len);
+	if (!f)
 		return wn_fail(err, WN_NOMEM, "%s: out of memory", path);
-	f = fopen(tmp, "wb");
-	if (!f) {
-		rc = wn_fail(err, WN_IO, "%s: cannot create: %s", tmp, strerror(errno));
-		free(tmp);
-		return rc;
-	}
 	fputs("{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n", f);
 	put_added_tokens(f, opt);
 	fputs("  \"normalizer\": null,\n  \"pre_tokenizer\": {\n    \"type\": \"ByteLevel\",\n"
@@ -128,17 +122,10 @@ wn_code bpe_write_json(const char *path, const intern *vocab, const bpe_pair *me
 	      "    \"trim_offsets\": true,\n    \"use_regex\": true\n  },\n",
 	      f);
 	put_model(f, vocab, merges, num_merges);
-	/* Every write error is sticky in the stream, so one look at the end sees them all. */
-	errno = 0;
-	bool bad = fflush(f) != 0 || ferror(f) || fsync(fileno(f)) != 0;
-	int why = errno;
+	/* A stream remembers a failed write (here: no memory), so one look at the end sees them all. */
+	bool bad = ferror(f);
 	bad |= fclose(f) != 0;
-	if (bad)
-		rc = wn_fail(err, WN_IO, "%s: cannot write: %s", tmp, strerror(why ? why : EIO));
-	else if (rename(tmp, path) != 0)
-		rc = wn_fail(err, WN_IO, "%s: cannot rename to %s: %s", tmp, path, strerror(errno));
-	if (rc != WN_OK)
-		unlink(tmp);
-	free(tmp);
+	wn_code rc = bad ? wn_fail(err, WN_NOMEM, "%s: out of memory", path) : file_write_atomic(path, json, len, err);
+	free(json);
 	return rc;
 }
