@@ -1,18 +1,24 @@
 /* manifest.h: winnow.json, what a model directory says beyond Hugging Face's files.
  *
  * {
- *   "format": 1,
- *   "name": "ad-audit",
+ *   "format": 1,                                         // required, as name is
+ *   "name": "ad-audit",                                  // [A-Za-z0-9._-]{1,64}, no leading dot
  *   "prompt": "内容：{text} 补充：{assist} 判定：",      // {text}, {assist} are replaced; text after the queries
- *   "max_text_tokens": 96,                               // prompt tokens kept; {text} is cut first, never the frame
+ *   "max_text_tokens": 96,                               // prompt tokens kept (default 96); {text} is cut first, never the frame
  *   "labels": [{"name": "gambling", "verbalizer": "赌博", "action": "block", "threshold": 0.5,
  *               "review_threshold": 0.2}, …],
  *   "widths": {"vision": [{"num_heads":3,"head_dim":64,"ffn_dim":768}, …], "qformer": [… "cross_num_heads", "cross_head_dim"],
  *              "text": […]},                             // only when config.json cannot express them
  *   "precision": "f32" | "bf16" | "int8",
- *   "lineage": { any JSON: teacher digest, stage, seeds, metrics },
+ *   "quantization": { any JSON object: what an int8 model needs beside its tensors },
+ *   "self_test": { any JSON object: a sample and its answer, run before a version serves },
+ *   "lineage": any JSON: teacher digest, stage, seeds, metrics,
  *   "files": {"model.safetensors": "sha256:…", …}
  * }
+ *
+ * With labels (2 to 64, names [A-Za-z0-9_.-]{1,63}, names and verbalizers unique, thresholds in [0, 1], by default 0.5 and
+ * 0.2) a prompt is required; it holds {text} once, {assist} at most once and no other {placeholder}. A model that is no
+ * classifier yet has neither. Unknown and duplicate keys are refused: a misspelt threshold must not become a default.
  *
  * Decision: the most probable label wins; its action is taken when its probability is at least `threshold`, "review" when
  * below it; a label with action "pass" gives "pass". When any blocking label has probability >= its review_threshold while
@@ -42,12 +48,14 @@ typedef struct label_spec {
 
 typedef struct manifest {
 	char name[65];
-	char *prompt; /* owned */
+	char *prompt; /* owned, NULL when the file has none */
 	int max_text_tokens;
 	int num_labels;
 	label_spec labels[MAX_LABELS];
 	char precision[8];
 	json_t *lineage; /* owned, may be NULL */
+	json_t *quantization; /* owned object, may be NULL */
+	json_t *self_test;    /* owned object, may be NULL */
 	json_t *widths;  /* owned, NULL when config.json says it all */
 	json_t *files;   /* owned object name -> "sha256:…", may be NULL */
 } manifest;
@@ -59,11 +67,12 @@ wn_code manifest_parse(manifest *out, const char *json, size_t len, wn_error *er
 wn_code manifest_apply_widths(const manifest *m, blip2_config *c, wn_error *err);
 /* Fills m->widths from c when config.json cannot express c, clears it otherwise. */
 wn_code manifest_set_widths(manifest *m, const blip2_config *c, wn_error *err);
-/* Hashes every regular file of dir (except winnow.json) into m->files. */
+/* Hashes every regular file of dir (except winnow.json and hidden files) into m->files. */
 wn_code manifest_digest_files(manifest *m, const char *dir, wn_error *err);
-/* Compares every file named in m->files with its SHA-256: WN_INVALID names the first that differs or is absent. */
+/* Compares every file named in m->files with its SHA-256: WN_INVALID names the first that differs, is absent or is a symbolic
+ * link. WN_OK when m names none. */
 wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err);
-/* Atomic: temporary, fsync, rename. */
+/* Atomic: temporary, fsync, rename. What manifest_parse would refuse is not written (WN_INVALID names the key). */
 wn_code manifest_write(const manifest *m, const char *path, wn_error *err);
 void manifest_close(manifest *m);
 
