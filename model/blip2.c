@@ -30,6 +30,7 @@ struct blip2_session {
 	blip2_session_options opt;
 	arena memory;
 	int n, t, len; /* of the last forward: samples, text tokens, Q + T */
+	compute cx;
 
 	float *patches;  /* [n*P][3*patch*patch] */
 	float *embedded; /* [n*P][Dv]; in the backward its gradient */
@@ -106,6 +107,30 @@ static bool lay_out_backward(blip2_session *s, arena *a, int n, int vision_rows,
 	return true;
 }
 
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Floats of the largest operand of any layer: what bf16 rounds into scratch. */
+static size_t largest_operand(const blip2 *m, int n, int vision_rows, int queries, int len)
+{
+	const blip2_config *c = &m->config;
+	struct {
+		const stack *stack;
+		int len;
+	} each[] = {{&m->vision, vision_rows}, {&m->qformer, queries}, {&m->text, len}};
+	size_t most = larger((size_t)LOGIT_CHUNK * (size_t)c->vocab_size, (size_t)n * (size_t)queries * (size_t)m->text.hidden);
+	most = larger(most, (size_t)n * (size_t)vision_rows * 3 * (size_t)c->patch_size * (size_t)c->patch_size);
+	for (int i = 0; i < 3; i++)
+		for (int j = 0; j < each[i].stack->num_blocks; j++) {
+			const block *b = &each[i].stack->blocks[j];
+			size_t inner = (size_t)b->self.num_heads * (size_t)b->self.head_dim;
+			size_t cross = (size_t)b->cross.num_heads * (size_t)b->cross.head_dim;
+			size_t width = larger(larger(3 * inner, (size_t)b->ffn_dim), larger((size_t)b->hidden, cross));
+			most = larger(most, (size_t)n * (size_t)each[i].len * width);
+			most = larger(most, (size_t)n * (size_t)vision_rows * larger(2 * cross, (size_t)b->cross.kv_width));
+		}
+	return most;
+}
+
 static bool lay_out(blip2_session *s, arena *a)
 {
 	const blip2 *m = s->m;
@@ -129,6 +154,13 @@ static bool lay_out(blip2_session *s, arena *a)
 	ok = ok && (s->positions = arena_alloc(a, trows * sizeof *s->positions)) &&
 	     (s->rows = arena_alloc(a, token_count * sizeof *s->rows)) &&
 	     (s->targets = arena_alloc(a, token_count * sizeof *s->targets));
+	if (ok && s->opt.bf16) {
+		size_t operand = largest_operand(m, n, 1 + patches, queries, len);
+		s->cx.shadow = arena_alloc(a, m->weights_count * sizeof *s->cx.shadow);
+		s->cx.x16 = arena_alloc(a, operand * sizeof *s->cx.x16);
+		s->cx.dy16 = arena_alloc(a, operand * sizeof *s->cx.dy16);
+		ok = s->cx.shadow && s->cx.x16 && s->cx.dy16;
+	}
 	return ok && (!training || lay_out_backward(s, a, n, 1 + patches, queries, len));
 }
 
@@ -147,6 +179,8 @@ wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_sess
 		return wn_fail(err, WN_NOMEM, "no memory for a session");
 	s->m = m;
 	s->opt = *opt;
+	s->cx.bf16 = opt->bf16;
+	s->cx.weights = m->weights;
 	arena dry = {0};
 	wn_code code = lay_out(s, &dry) ? arena_open(&s->memory, dry.peak, err)
 	                                : wn_fail(err, WN_TOO_LARGE, "a session of batch %d overflows memory", opt->max_batch);
@@ -247,11 +281,11 @@ static void vision_forward(blip2_session *s, const blip2_batch *b)
 		return;
 	}
 	patches_gather(s->patches, b->pixel_values, b->n, c->image_size, c->patch_size);
-	linear_forward(s->embedded, s->patches, m->weights + m->patch_weight, NULL, (size_t)b->n * (size_t)patches,
+	linear_forward(&s->cx, s->embedded, s->patches, m->weights + m->patch_weight, NULL, (size_t)b->n * (size_t)patches,
 	               3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
 	vision_rows_forward(s->vision_x, s->embedded, m->weights + m->patch_bias, m->weights + m->class_embedding,
 	                    m->weights + m->vision_position, b->n, patches, d);
-	block_run run = {.n = b->n, .len = 1 + patches};
+	block_run run = {.cx = &s->cx, .n = b->n, .len = 1 + patches};
 	s->vision_last = stack_forward(&m->vision, m->weights, &s->vision, s->vision_x, &run);
 	norm_forward(s->vision_norm.out, s->vision_norm.mean, s->vision_norm.rstd, s->vision_last, m->weights + m->vision_norm.weight,
 	             m->weights + m->vision_norm.bias, rows, d, c->vision.layer_norm_eps);
@@ -259,7 +293,8 @@ static void vision_forward(blip2_session *s, const blip2_batch *b)
 
 static block_run qformer_run(const blip2_session *s)
 {
-	return (block_run){.n = s->n,
+	return (block_run){.cx = &s->cx,
+	                   .n = s->n,
 	                   .len = s->m->config.num_query_tokens,
 	                   .encoder = s->vision_norm.out,
 	                   .encoder_len = 1 + blip2_num_patches(&s->m->config)};
@@ -279,14 +314,15 @@ static void qformer_forward(blip2_session *s)
 
 static block_run text_run(const blip2_session *s)
 {
-	return (block_run){.n = s->n, .len = s->len, .mask = s->use_mask ? s->mask : NULL};
+	return (block_run){.cx = &s->cx,
+	                   .n = s->n, .len = s->len, .mask = s->use_mask ? s->mask : NULL};
 }
 
 static void text_forward(blip2_session *s, const blip2_batch *b)
 {
 	const blip2 *m = s->m;
 	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->text.hidden, len = (size_t)s->len;
-	linear_forward(s->projected, s->qformer_last, m->weights + m->projection_weight, m->weights + m->projection_bias,
+	linear_forward(&s->cx, s->projected, s->qformer_last, m->weights + m->projection_weight, m->weights + m->projection_bias,
 	               (size_t)s->n * queries, (size_t)m->qformer.hidden, d);
 	for (int i = 0; i < s->n; i++)
 		memcpy(s->text_x + (size_t)i * len * d, s->projected + (size_t)i * queries * d, queries * d * sizeof(float));
@@ -308,6 +344,10 @@ wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
 	s->len = s->m->config.num_query_tokens + b->text_len;
 	set_positions(s, b);
 	set_mask(s, b);
+	if (s->cx.bf16) {
+		PARALLEL_RANGE(s->m->weights_count, 16384, i0, i1)
+		ops->to_bf16(s->cx.shadow + i0, s->m->weights + i0, i1 - i0);
+	}
 	vision_forward(s, b);
 	qformer_forward(s);
 	text_forward(s, b);
@@ -324,7 +364,7 @@ static void logits_of(const blip2_session *s, const int32_t *rows, size_t count,
 	size_t d = (size_t)s->m->text.hidden;
 	for (size_t i = 0; i < count; i++)
 		memcpy(s->logit_in + i * d, s->text_norm.out + (size_t)rows[i] * d, d * sizeof(float));
-	linear_forward(out, s->logit_in, s->m->weights + s->m->token_embedding, NULL, count, d, (size_t)s->m->config.vocab_size);
+	linear_forward(&s->cx, out, s->logit_in, s->m->weights + s->m->token_embedding, NULL, count, d, (size_t)s->m->config.vocab_size);
 }
 
 void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, float *out)
@@ -366,7 +406,7 @@ static float loss_backward(blip2_session *s, size_t count, float scale, float *g
 		for (size_t r = r0; r < r1; r++)
 			row_loss[r] = ops->cross_entropy(s->logits + r * vocab, s->targets[i + r], scale / (float)count, vocab, &best[r]);
 		/* logits = hidden E^T */
-		linear_backward(s->logit_d, 0, grads + m->token_embedding, NULL, s->logits, s->logit_in, m->weights + m->token_embedding, part,
+		linear_backward(&s->cx, s->logit_d, 0, grads + m->token_embedding, NULL, s->logits, s->logit_in, m->weights + m->token_embedding, part,
 		                d, vocab);
 		for (size_t r = 0; r < part; r++) {
 			loss += row_loss[r];
@@ -397,7 +437,7 @@ static void qformer_backward(blip2_session *s, float *grads)
 	const blip2 *m = s->m;
 	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->qformer.hidden, all = (size_t)s->n * queries;
 	/* projected = qformer_last Wp^T + bp */
-	linear_backward(s->d_query, 0, grads + m->projection_weight, grads + m->projection_bias, s->projected, s->qformer_last,
+	linear_backward(&s->cx, s->d_query, 0, grads + m->projection_weight, grads + m->projection_bias, s->projected, s->qformer_last,
 	                m->weights + m->projection_weight, all, d, (size_t)m->text.hidden);
 	memset(s->d_vision_norm, 0, (size_t)s->n * (size_t)(1 + blip2_num_patches(&m->config)) * (size_t)m->vision.hidden * sizeof(float));
 	block_run run = qformer_run(s);
@@ -418,11 +458,11 @@ static void vision_backward(blip2_session *s, const blip2_batch *b, float *grads
 	memset(s->d_vision, 0, rows * d * sizeof(float));
 	norm_backward(s->d_vision, grads + m->vision_norm.weight, grads + m->vision_norm.bias, s->d_vision_norm, s->vision_last,
 	              m->weights + m->vision_norm.weight, s->vision_norm.mean, s->vision_norm.rstd, rows, d);
-	block_run run = {.n = s->n, .len = 1 + patches};
+	block_run run = {.cx = &s->cx, .n = s->n, .len = 1 + patches};
 	stack_backward(&m->vision, m->weights, grads, &s->vision, s->d_vision, NULL, &run, &s->vision_scratch);
 	vision_rows_backward(s->embedded, grads + m->patch_bias, grads + m->class_embedding, grads + m->vision_position, s->d_vision,
 	                     s->n, patches, d);
-	linear_backward(NULL, 0, grads + m->patch_weight, NULL, s->embedded, s->patches, m->weights + m->patch_weight,
+	linear_backward(&s->cx, NULL, 0, grads + m->patch_weight, NULL, s->embedded, s->patches, m->weights + m->patch_weight,
 	                (size_t)s->n * (size_t)patches, 3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
 }
 

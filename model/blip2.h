@@ -70,8 +70,9 @@ typedef struct blip2_session_options {
 	int max_text_len;   /* T */
 	bool training;      /* keep what the backward needs */
 	bool use_vision;    /* false: queries see no image (a text-only baseline); default true via blip2_session_defaults */
+	bool bf16;          /* matrix products in bf16 with f32 sums (compute.h): faster where the CPU has bf16 instructions */
 } blip2_session_options;
-blip2_session_options blip2_session_defaults(void); /* {1, 64, false, true} */
+blip2_session_options blip2_session_defaults(void); /* {1, 64, false, true, false} */
 
 wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_session_options *opt, wn_error *err);
 void blip2_session_close(blip2_session **s);

@@ -101,25 +101,26 @@ static const float *attention_sublayer(const block *b, const attention_params *p
 	size_t rows = (size_t)run->n * (size_t)run->len, hidden = (size_t)b->hidden, inner = inner_of(p);
 	const float *in = sublayer_input(b, w, &p->norm, &st->sub, x, rows);
 	if (p->kv_width) {
-		linear_forward(st->qkv, in, w + p->qkv_weight, at(w, p->qkv_bias), rows, hidden, inner);
-		linear_forward(st->kv, run->encoder, w + p->kv_weight, at(w, p->kv_bias), (size_t)run->n * (size_t)run->encoder_len,
+		linear_forward(run->cx, st->qkv, in, w + p->qkv_weight, at(w, p->qkv_bias), rows, hidden, inner);
+		linear_forward(run->cx, st->kv, run->encoder, w + p->kv_weight, at(w, p->kv_bias), (size_t)run->n * (size_t)run->encoder_len,
 		               (size_t)p->kv_width, 2 * inner);
 	} else {
-		linear_forward(st->qkv, in, w + p->qkv_weight, at(w, p->qkv_bias), rows, hidden, 3 * inner);
+		linear_forward(run->cx, st->qkv, in, w + p->qkv_weight, at(w, p->qkv_bias), rows, hidden, 3 * inner);
 	}
 	attention_shape s = shape_of(b, p, run);
 	qkv_views v = split(p, st->qkv, st->kv);
 	attention_forward((attention_view){st->context, inner}, st->probs, v.q, v.k, v.v, &s);
-	linear_residual_forward(st->sub.sum, st->context, w + p->out_weight, at(w, p->out_bias), x, rows, inner, hidden);
+	linear_residual_forward(run->cx, st->sub.sum, st->context, w + p->out_weight, at(w, p->out_bias), x, rows, inner, hidden);
 	return sublayer_output(b, w, &p->norm, &st->sub, rows);
 }
 
-static const float *ffn_sublayer(const block *b, const float *w, block_state *st, const float *x, size_t rows)
+static const float *ffn_sublayer(const block *b, const float *w, block_state *st, const float *x, const block_run *run)
 {
+	size_t rows = (size_t)run->n * (size_t)run->len;
 	size_t hidden = (size_t)b->hidden, width = (size_t)b->ffn_dim;
 	const float *in = sublayer_input(b, w, &b->ffn_norm, &st->ffn, x, rows);
-	linear_activation_forward(st->act, st->pre, in, w + b->fc1_weight, at(w, b->fc1_bias), b->activation, rows, hidden, width);
-	linear_residual_forward(st->ffn.sum, st->act, w + b->fc2_weight, at(w, b->fc2_bias), x, rows, width, hidden);
+	linear_activation_forward(run->cx, st->act, st->pre, in, w + b->fc1_weight, at(w, b->fc1_bias), b->activation, rows, hidden, width);
+	linear_residual_forward(run->cx, st->ffn.sum, st->act, w + b->fc2_weight, at(w, b->fc2_bias), x, rows, width, hidden);
 	return sublayer_output(b, w, &b->ffn_norm, &st->ffn, rows);
 }
 
@@ -128,7 +129,7 @@ const float *block_forward(const block *b, const float *weights, block_state *st
 	x = attention_sublayer(b, &b->self, weights, &st->self, x, run);
 	if (b->cross.num_heads)
 		x = attention_sublayer(b, &b->cross, weights, &st->cross, x, run);
-	return ffn_sublayer(b, weights, st, x, (size_t)run->n * (size_t)run->len);
+	return ffn_sublayer(b, weights, st, x, run);
 }
 
 bool block_scratch_alloc(block_scratch *sc, arena *a, const block *blocks, int count, int n, int len, int encoder_len)
@@ -186,7 +187,7 @@ static void attention_sublayer_backward(const block *b, const attention_params *
 	size_t rows = (size_t)run->n * (size_t)run->len, hidden = (size_t)b->hidden, inner = inner_of(p);
 	sublayer_output_backward(b, w, g, &p->norm, &st->sub, d, rows, sc);
 	/* sum = x + context Wo^T + bo: d stays the gradient of x through the residual */
-	linear_backward(sc->context, 0, g + p->out_weight, grad_at(g, p->out_bias), d, st->context, w + p->out_weight, rows, inner,
+	linear_backward(run->cx, sc->context, 0, g + p->out_weight, grad_at(g, p->out_bias), d, st->context, w + p->out_weight, rows, inner,
 	                hidden);
 	/* context = attention(q, k, v) */
 	attention_shape s = shape_of(b, p, run);
@@ -195,27 +196,27 @@ static void attention_sublayer_backward(const block *b, const attention_params *
 	/* q|k|v = in Wqkv^T + b */
 	const float *in = b->pre_norm ? st->sub.normed : x;
 	float *d_in = b->pre_norm ? sc->hidden : d;
-	linear_backward(d_in, !b->pre_norm, g + p->qkv_weight, grad_at(g, p->qkv_bias), sc->wide, in, w + p->qkv_weight, rows, hidden,
+	linear_backward(run->cx, d_in, !b->pre_norm, g + p->qkv_weight, grad_at(g, p->qkv_bias), sc->wide, in, w + p->qkv_weight, rows, hidden,
 	                p->kv_width ? inner : 3 * inner);
 	if (p->kv_width)
-		linear_backward(d_encoder, 1, g + p->kv_weight, grad_at(g, p->kv_bias), sc->kv, run->encoder, w + p->kv_weight,
+		linear_backward(run->cx, d_encoder, 1, g + p->kv_weight, grad_at(g, p->kv_bias), sc->kv, run->encoder, w + p->kv_weight,
 		                (size_t)run->n * (size_t)run->encoder_len, (size_t)p->kv_width, 2 * inner);
 	sublayer_input_backward(b, w, g, &p->norm, &st->sub, x, d, sc->hidden, rows);
 }
 
 static void ffn_sublayer_backward(const block *b, const float *w, float *g, const block_state *st, const float *x, float *d,
-                                  size_t rows, const block_scratch *sc)
+                                  const block_run *run, const block_scratch *sc)
 {
-	size_t hidden = (size_t)b->hidden, width = (size_t)b->ffn_dim;
+	size_t rows = (size_t)run->n * (size_t)run->len, hidden = (size_t)b->hidden, width = (size_t)b->ffn_dim;
 	sublayer_output_backward(b, w, g, &b->ffn_norm, &st->ffn, d, rows, sc);
 	/* sum = x + act W2^T + b2 */
-	linear_backward(sc->wide, 0, g + b->fc2_weight, grad_at(g, b->fc2_bias), d, st->act, w + b->fc2_weight, rows, width, hidden);
+	linear_backward(run->cx, sc->wide, 0, g + b->fc2_weight, grad_at(g, b->fc2_bias), d, st->act, w + b->fc2_weight, rows, width, hidden);
 	/* act = f(pre) */
 	activation_backward(sc->wide, st->pre, b->activation, rows, width);
 	/* pre = in W1^T + b1 */
 	const float *in = b->pre_norm ? st->ffn.normed : x;
 	float *d_in = b->pre_norm ? sc->hidden : d;
-	linear_backward(d_in, !b->pre_norm, g + b->fc1_weight, grad_at(g, b->fc1_bias), sc->wide, in, w + b->fc1_weight, rows, hidden,
+	linear_backward(run->cx, d_in, !b->pre_norm, g + b->fc1_weight, grad_at(g, b->fc1_bias), sc->wide, in, w + b->fc1_weight, rows, hidden,
 	                width);
 	sublayer_input_backward(b, w, g, &b->ffn_norm, &st->ffn, x, d, sc->hidden, rows);
 }
@@ -223,12 +224,11 @@ static void ffn_sublayer_backward(const block *b, const float *w, float *g, cons
 void block_backward(const block *b, const float *weights, float *grads, const block_state *st, const float *x, float *d,
                     float *d_encoder, const block_run *run, const block_scratch *sc)
 {
-	size_t rows = (size_t)run->n * (size_t)run->len;
 	const float *x_self = b->pre_norm ? st->self.sub.sum : st->self.sub.normed; /* the self-attention's output */
 	const float *x_ffn = x_self;
 	if (b->cross.num_heads)
 		x_ffn = b->pre_norm ? st->cross.sub.sum : st->cross.sub.normed;
-	ffn_sublayer_backward(b, weights, grads, st, x_ffn, d, rows, sc);
+	ffn_sublayer_backward(b, weights, grads, st, x_ffn, d, run, sc);
 	if (b->cross.num_heads)
 		attention_sublayer_backward(b, &b->cross, weights, grads, &st->cross, x_self, d, d_encoder, run, sc);
 	attention_sublayer_backward(b, &b->self, weights, grads, &st->self, x, d, NULL, run, sc);

@@ -14,6 +14,7 @@
 #include <stddef.h>
 
 #include "base/arena.h"
+#include "model/compute.h"
 #include "model/hf_config.h"
 
 #define NO_PARAM ((size_t)-1)
@@ -71,6 +72,7 @@ typedef struct block_state {
 
 /* The sizes of one run. */
 typedef struct block_run {
+	const compute *cx;
 	int n, len;              /* samples, rows a sample */
 	const float *mask;       /* self-attention: [n][len][len] additive, or NULL */
 	const float *encoder;    /* cross-attention's rows [n*encoder_len][kv_width], or NULL */

@@ -1,21 +1,208 @@
-/* dnn.c: see dnn.h. */
+/* dnn.c: see dnn.h.
+ *
+ * f32 products go through oneDNN's sgemm, which needs no state. bf16 products are matmul primitives: each thread keeps its
+ * own small hash table of them, so executing one takes no lock and shares no scratchpad. */
 #include "model/dnn.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <dnnl.h>
+
+/* What only a bug (or exhausted memory) can cause: there is no sensible way on. */
+static void check(dnnl_status_t st, const char *what)
+{
+	if (st == dnnl_success)
+		return;
+	fprintf(stderr, "winnow: oneDNN %s failed with status %d\n", what, (int)st);
+	abort();
+}
 
 void dnn_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
-	dnnl_status_t st = dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-	if (st != dnnl_success) {
-		fprintf(stderr, "winnow: oneDNN sgemm %lldx%lldx%lld failed with status %d\n", (long long)m, (long long)n,
-		        (long long)k, (int)st);
-		abort();
+	check(dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "sgemm");
+}
+
+typedef struct gemm_key {
+	int64_t m, n, k, lda, ldb, ldc;
+	int64_t flags; /* trans_a, trans_b, accumulate */
+} gemm_key;
+
+typedef struct gemm_entry {
+	gemm_key key;
+	dnnl_primitive_t primitive; /* NULL: the slot is free */
+	dnnl_memory_t a, b, c;      /* descriptors; data handles are set at every call */
+} gemm_entry;
+
+#define TABLE_SLOTS 512 /* shapes in use are a few dozen; a full table is emptied and refilled */
+
+typedef struct gemm_table {
+	dnnl_engine_t engine;
+	dnnl_stream_t stream;
+	int used;
+	gemm_entry slots[TABLE_SLOTS];
+} gemm_table;
+
+static pthread_key_t table_key;
+static pthread_once_t table_once = PTHREAD_ONCE_INIT;
+
+static void table_clear(gemm_table *t)
+{
+	for (int i = 0; i < TABLE_SLOTS; i++) {
+		gemm_entry *e = &t->slots[i];
+		if (!e->primitive)
+			continue;
+		dnnl_primitive_destroy(e->primitive);
+		dnnl_memory_destroy(e->a);
+		dnnl_memory_destroy(e->b);
+		dnnl_memory_destroy(e->c);
+		memset(e, 0, sizeof *e);
+	}
+	t->used = 0;
+}
+
+static void table_free(void *p)
+{
+	gemm_table *t = p;
+	table_clear(t);
+	dnnl_stream_destroy(t->stream);
+	dnnl_engine_destroy(t->engine);
+	free(t);
+}
+
+/* Thread-specific data ends with its thread; the main thread's has to be freed at exit. */
+static void table_free_main(void)
+{
+	gemm_table *t = pthread_getspecific(table_key);
+	if (t)
+		table_free(t);
+	pthread_setspecific(table_key, NULL);
+}
+
+static void table_key_create(void)
+{
+	pthread_key_create(&table_key, table_free);
+	atexit(table_free_main);
+}
+
+static gemm_table *this_table(void)
+{
+	pthread_once(&table_once, table_key_create);
+	gemm_table *t = pthread_getspecific(table_key);
+	if (t)
+		return t;
+	t = calloc(1, sizeof *t);
+	check(t ? dnnl_success : dnnl_out_of_memory, "table");
+	check(dnnl_engine_create(&t->engine, dnnl_cpu, 0), "engine");
+	check(dnnl_stream_create(&t->stream, t->engine, dnnl_stream_default_flags), "stream");
+	pthread_setspecific(table_key, t);
+	return t;
+}
+
+/* Memory descriptors are values in oneDNN 2 and handles in 3. */
+#if DNNL_VERSION_MAJOR >= 3
+typedef dnnl_memory_desc_t memory_desc;
+#define DESC(d) (d)
+#else
+typedef dnnl_memory_desc_t memory_desc;
+#define DESC(d) (&(d))
+#endif
+
+static void make_desc(memory_desc *d, dnnl_data_type_t type, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
+{
+	dnnl_dims_t dims = {rows, cols}, strides = {row_stride, col_stride};
+#if DNNL_VERSION_MAJOR >= 3
+	check(dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides), "memory descriptor");
+#else
+	check(dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides), "memory descriptor");
+#endif
+}
+
+static void free_desc(memory_desc *d)
+{
+#if DNNL_VERSION_MAJOR >= 3
+	dnnl_memory_desc_destroy(*d);
+#else
+	(void)d;
+#endif
+}
+
+static void create_gemm(gemm_table *t, gemm_entry *e, const gemm_key *k)
+{
+	bool trans_a = k->flags & 1, trans_b = k->flags & 2, accumulate = k->flags & 4;
+	memory_desc a, b, c;
+	make_desc(&a, dnnl_bf16, k->m, k->k, trans_a ? 1 : k->lda, trans_a ? k->lda : 1);
+	make_desc(&b, dnnl_bf16, k->k, k->n, trans_b ? 1 : k->ldb, trans_b ? k->ldb : 1);
+	make_desc(&c, dnnl_f32, k->m, k->n, k->ldc, 1);
+	dnnl_primitive_attr_t attr;
+	dnnl_post_ops_t post;
+	check(dnnl_primitive_attr_create(&attr), "attributes");
+	check(dnnl_post_ops_create(&post), "post-ops");
+	dnnl_primitive_desc_t pd;
+#if DNNL_VERSION_MAJOR >= 3
+	if (accumulate)
+		check(dnnl_post_ops_append_sum(post, 1, 0, dnnl_data_type_undef), "sum");
+	check(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
+	check(dnnl_matmul_primitive_desc_create(&pd, t->engine, a, b, NULL, c, attr), "matmul");
+#else
+	if (accumulate)
+		check(dnnl_post_ops_append_sum(post, 1), "sum");
+	check(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
+	dnnl_matmul_desc_t d;
+	check(dnnl_matmul_desc_init(&d, &a, &b, NULL, &c), "matmul");
+	check(dnnl_primitive_desc_create(&pd, &d, attr, t->engine, NULL), "matmul");
+#endif
+	check(dnnl_primitive_create(&e->primitive, pd), "matmul");
+	check(dnnl_memory_create(&e->a, DESC(a), t->engine, DNNL_MEMORY_NONE), "memory");
+	check(dnnl_memory_create(&e->b, DESC(b), t->engine, DNNL_MEMORY_NONE), "memory");
+	check(dnnl_memory_create(&e->c, DESC(c), t->engine, DNNL_MEMORY_NONE), "memory");
+	dnnl_primitive_desc_destroy(pd);
+	dnnl_post_ops_destroy(post);
+	dnnl_primitive_attr_destroy(attr);
+	free_desc(&a);
+	free_desc(&b);
+	free_desc(&c);
+	e->key = *k;
+}
+
+static gemm_entry *find_gemm(gemm_table *t, const gemm_key *k)
+{
+	const int64_t *words = (const int64_t *)k;
+	uint64_t hash = 0;
+	for (size_t i = 0; i < sizeof *k / sizeof *words; i++)
+		hash = (hash ^ (uint64_t)words[i]) * 0x9e3779b97f4a7c15u;
+	if (t->used > TABLE_SLOTS / 2)
+		table_clear(t);
+	for (size_t i = hash >> 40;; i++) {
+		gemm_entry *e = &t->slots[i % TABLE_SLOTS];
+		if (!e->primitive) {
+			create_gemm(t, e, k);
+			t->used++;
+			return e;
+		}
+		if (memcmp(&e->key, k, sizeof *k) == 0)
+			return e;
 	}
 }
+
+void dnn_gemm_bf16(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
+                   int64_t ldb, float beta, float *c, int64_t ldc)
+{
+	gemm_table *t = this_table();
+	gemm_key key = {m, n, k, lda, ldb, ldc, (int64_t)trans_a | (int64_t)trans_b << 1 | (int64_t)(beta != 0) << 2};
+	gemm_entry *e = find_gemm(t, &key);
+	check(dnnl_memory_set_data_handle(e->a, (void *)(uintptr_t)a), "data handle");
+	check(dnnl_memory_set_data_handle(e->b, (void *)(uintptr_t)b), "data handle");
+	check(dnnl_memory_set_data_handle(e->c, c), "data handle");
+	dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->a}, {DNNL_ARG_WEIGHTS, e->b}, {DNNL_ARG_DST, e->c}};
+	check(dnnl_primitive_execute(e->primitive, t->stream, 3, args), "matmul");
+	check(dnnl_stream_wait(t->stream), "stream");
+}
+
+bool dnn_has_bf16(void) { return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16; }
 
 const char *dnn_version(void)
 {

@@ -33,6 +33,8 @@ typedef struct ops_table {
 	void (*relu_backward)(float *d, const float *pre, size_t count);
 	/* Columns [c0, c1): out[c] += sum over rows of y[row][c], rows in order. */
 	void (*column_sum)(float *out, const float *y, size_t rows, size_t d, size_t c0, size_t c1);
+	/* Rounds to nearest even; a NaN stays a NaN. */
+	void (*to_bf16)(uint16_t *out, const float *x, size_t count);
 	/* y += a * x. */
 	void (*axpy)(float *y, float a, const float *x, size_t count);
 

@@ -192,6 +192,19 @@ static void column_sum(float *out, const float *y, size_t rows, size_t d, size_t
 			out[j] += y[r * d + j];
 }
 
+static void to_bf16(uint16_t *out, const float *x, size_t count)
+{
+#pragma omp simd
+	for (size_t i = 0; i < count; i++) {
+		union {
+			float f;
+			uint32_t u;
+		} v = {.f = x[i]};
+		uint32_t rounded = (v.u + 0x7fffu + ((v.u >> 16) & 1)) >> 16;
+		out[i] = (uint16_t)((v.u & 0x7fffffffu) > 0x7f800000u ? (v.u >> 16) | 0x40u : rounded);
+	}
+}
+
 static void axpy(float *y, float a, const float *x, size_t count)
 {
 #pragma omp simd
@@ -289,6 +302,7 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.gelu_backward = gelu_backward,
 	.relu_backward = relu_backward,
 	.column_sum = column_sum,
+	.to_bf16 = to_bf16,
 	.axpy = axpy,
 	.softmax = softmax,
 	.softmax_backward = softmax_backward,
