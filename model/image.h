@@ -50,7 +50,7 @@ void image_free(image *img);
 wn_code image_processor_read(image_processor *out, const char *path, wn_error *err);
 wn_code image_processor_parse(image_processor *out, const char *json, size_t len, wn_error *err);
 
-/* Antialiased bicubic, bit-identical to Pillow's 8-bit Image.resize(BICUBIC). out: [h][w][3], caller's.
+/* Antialiased bicubic, bit-identical to Pillow 13's 8-bit Image.resize(BICUBIC). out: [h][w][3], caller's.
  * WN_INVALID for a side below 1 or beyond 65535; WN_NOMEM. */
 wn_code image_resize(uint8_t *out, int out_width, int out_height, const image *in, wn_error *err);
 

@@ -1,0 +1,223 @@
+/* Decoding, orientation, resizing and preprocessing against Pillow and transformers (make_goldens.py): PNG bit for bit,
+ * JPEG within what two correct decoders may differ by. */
+#include "image_test.h"
+
+#include <math.h>
+
+enum { MOST = 128 };
+static golden goldens[MOST];
+static size_t golden_count;
+
+static int load(void **state)
+{
+	(void)state;
+	golden_count = read_index(goldens, MOST);
+	return 0;
+}
+
+static void decode(image *img, const char *name)
+{
+	char path[128];
+	snprintf(path, sizeof path, "goldens/%s", name);
+	size_t len;
+	uint8_t *b = read_test_file(path, &len);
+	wn_error err = {0};
+	if (image_decode(img, b, len, NULL, &err) != WN_OK)
+		fail_msg("%s: %s", name, err.message);
+	free(b);
+}
+
+static void the_set_is_complete(void **state)
+{
+	(void)state;
+	size_t jpegs = 0;
+	for (size_t i = 0; i < golden_count; i++)
+		jpegs += is_jpeg_name(goldens[i].name) != 0;
+	assert_int_equal(golden_count, 60);
+	assert_int_equal(jpegs, 22);
+}
+
+static void png_pixels_equal_pillow(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < golden_count; i++) {
+		const golden *g = &goldens[i];
+		image img;
+		decode(&img, g->name);
+		if (img.width != g->width || img.height != g->height)
+			fail_msg("%s: %dx%d, expected %dx%d", g->name, img.width, img.height, g->width, g->height);
+		if (!is_jpeg_name(g->name) && fnv1a(img.rgb, (size_t)img.width * (size_t)img.height * 3) != g->decoded)
+			fail_msg("%s: pixels differ from Pillow's", g->name);
+		image_free(&img);
+		assert_null(img.rgb);
+	}
+}
+
+static void png_resizes_equal_pillow(void **state)
+{
+	(void)state;
+	uint8_t *out = malloc(224 * 224 * 3);
+	assert_non_null(out);
+	for (size_t i = 0; i < golden_count; i++) {
+		const golden *g = &goldens[i];
+		if (is_jpeg_name(g->name))
+			continue;
+		image img;
+		decode(&img, g->name);
+		const int sizes[] = {32, 56, 224};
+		const uint64_t want[] = {g->r32, g->r56, g->r224};
+		for (int k = 0; k < 3; k++) {
+			size_t s = (size_t)sizes[k];
+			assert_int_equal(image_resize(out, sizes[k], sizes[k], &img, NULL), WN_OK);
+			if (fnv1a(out, s * s * 3) != want[k])
+				fail_msg("%s at %d: pixels differ from Pillow's", g->name, sizes[k]);
+		}
+		image_free(&img);
+	}
+	free(out);
+}
+
+static void other_shapes_equal_pillow(void **state)
+{
+	(void)state;
+	FILE *f = fopen(IMAGE_TESTS "/goldens/resize.txt", "r");
+	assert_non_null(f);
+	char name[64];
+	int w, h, cases = 0;
+	uint64_t want;
+	while (fscanf(f, "%63s %d %d %lx", name, &w, &h, &want) == 4) {
+		image img;
+		decode(&img, name);
+		size_t n = (size_t)w * (size_t)h * 3;
+		uint8_t *out = malloc(n); /* exact, so that a block written past the end is seen */
+		assert_non_null(out);
+		assert_int_equal(image_resize(out, w, h, &img, NULL), WN_OK);
+		if (fnv1a(out, n) != want)
+			fail_msg("%s to %dx%d: pixels differ from Pillow's", name, w, h);
+		free(out);
+		image_free(&img);
+		cases++;
+	}
+	fclose(f);
+	assert_int_equal(cases, 45);
+}
+
+static void png_pixel_values_equal_transformers(void **state)
+{
+	(void)state;
+	image_processor p;
+	assert_int_equal(image_processor_parse(&p, "{\"size\": 32}", 12, NULL), WN_OK);
+	float *out = malloc(3 * 32 * 32 * sizeof *out);
+	assert_non_null(out);
+	for (size_t i = 0; i < golden_count; i++) {
+		image img;
+		decode(&img, goldens[i].name);
+		assert_int_equal(image_preprocess(out, &p, &img, NULL), WN_OK);
+		if (!is_jpeg_name(goldens[i].name) && fnv1a(out, 3 * 32 * 32 * sizeof *out) != goldens[i].f32)
+			fail_msg("%s: pixel_values differ from transformers'", goldens[i].name);
+		image_free(&img);
+	}
+	free(out);
+}
+
+static void other_configurations_equal_transformers(void **state)
+{
+	(void)state;
+	static const char *const configs[] = {"blip2", "other_statistics", "no_normalize"};
+	static const char *const names[] = {"rgb_160x120_split_idat.png", "rgba.png"};
+	for (int c = 0; c < 3; c++) {
+		char path[256];
+		snprintf(path, sizeof path, IMAGE_TESTS "/goldens/%s.json", configs[c]);
+		image_processor p;
+		wn_error err = {0};
+		if (image_processor_read(&p, path, &err) != WN_OK)
+			fail_msg("%s", err.message);
+		for (int i = 0; i < 2; i++) {
+			image img;
+			decode(&img, names[i]);
+			size_t n = 3 * (size_t)p.size * (size_t)p.size * sizeof(float), len;
+			snprintf(path, sizeof path, "goldens/%s.%s.f32", names[i], configs[c]);
+			uint8_t *want = read_test_file(path, &len);
+			assert_int_equal(len, n);
+			float *out = malloc(n);
+			assert_non_null(out);
+			assert_int_equal(image_preprocess(out, &p, &img, NULL), WN_OK);
+			assert_memory_equal(out, want, n);
+			free(out);
+			free(want);
+			image_free(&img);
+		}
+	}
+}
+
+/* Mean difference at most 1 of 255 at each size, no sample beyond 16 (a misplaced block or swapped channel would be). */
+static void jpeg_stays_near_pillow(void **state)
+{
+	(void)state;
+	uint8_t *out = malloc(56 * 56 * 3);
+	assert_non_null(out);
+	double worst_mean = 0;
+	int worst = 0;
+	for (size_t i = 0; i < golden_count; i++) {
+		const golden *g = &goldens[i];
+		if (!is_jpeg_name(g->name))
+			continue;
+		char path[128];
+		snprintf(path, sizeof path, "goldens/%s.u8", g->name);
+		size_t len;
+		uint8_t *want = read_test_file(path, &len), *w = want;
+		assert_int_equal(len, (32 * 32 + 56 * 56) * 3);
+		image img;
+		decode(&img, g->name);
+		for (int s = 32; s <= 56; s += 24) {
+			size_t n = (size_t)(s * s * 3), sum = 0;
+			assert_int_equal(image_resize(out, s, s, &img, NULL), WN_OK);
+			int most = 0;
+			for (size_t k = 0; k < n; k++) {
+				int d = abs(out[k] - w[k]);
+				sum += (size_t)d;
+				most = d > most ? d : most;
+			}
+			double mean = (double)sum / (double)n;
+			if (mean > 1.0 || most > 16)
+				fail_msg("%s at %d: mean difference %.3f, largest %d", g->name, s, mean, most);
+			worst_mean = mean > worst_mean ? mean : worst_mean;
+			worst = most > worst ? most : worst;
+			w += n;
+		}
+		image_free(&img);
+		free(want);
+	}
+	print_message("jpeg against Pillow: worst mean %.3f/255, worst sample %d/255\n", worst_mean, worst);
+	free(out);
+}
+
+/* The orientations are distinct pictures of different shapes: a no-op could not pass the tests above. */
+static void orientations_turn_the_picture(void **state)
+{
+	(void)state;
+	for (int o = 1; o <= 8; o++) {
+		char name[16];
+		snprintf(name, sizeof name, "exif%d.jpg", o);
+		image img;
+		decode(&img, name);
+		assert_int_equal(img.width, o >= 5 ? 26 : 41);
+		assert_int_equal(img.height, o >= 5 ? 41 : 26);
+		image_free(&img);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_set_is_complete),
+		cmocka_unit_test(png_pixels_equal_pillow),
+		cmocka_unit_test(png_resizes_equal_pillow),
+		cmocka_unit_test(other_shapes_equal_pillow),
+		cmocka_unit_test(png_pixel_values_equal_transformers),
+		cmocka_unit_test(other_configurations_equal_transformers),
+		cmocka_unit_test(jpeg_stays_near_pillow),
+		cmocka_unit_test(orientations_turn_the_picture),
+	};
+	return cmocka_run_group_tests(tests, load, NULL);
+}
