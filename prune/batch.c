@@ -184,11 +184,11 @@ wn_code batch_fill(batch *b, const batch_item *items, int n, const batch_options
 				       sequence_len(items[i].sequences, items[i].index), b->max_len);
 	b->n = n;
 	fill_tokens(b, items, pad_id);
-	const size_t image = (size_t)3 * (size_t)o->image_processor.size * (size_t)o->image_processor.size;
+	const size_t image_floats = (size_t)3 * (size_t)o->image_processor.size * (size_t)o->image_processor.size;
 	atomic_int failed = WN_OK;
 #pragma omp parallel for schedule(dynamic, 1)
 	for (int i = 0; i < n; i++) {
-		wn_code rc = fill_pixels(b->pixel_values + (size_t)i * image, &items[i], o, NULL);
+		wn_code rc = fill_pixels(b->pixel_values + (size_t)i * image_floats, &items[i], o, NULL);
 		if (rc)
 			atomic_store(&failed, (int)rc);
 	}

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -160,13 +161,14 @@ static bool header_matches(const header *h, const header *want)
 	       (h->complete == 1 || (want->boot_id[0] && !memcmp(h->boot_id, want->boot_id, sizeof h->boot_id)));
 }
 
-/* Maps `path` with room for everything; a file that is not this cache is started anew. */
-static wn_code map_file(image_cache *c, const char *path, const header *want, wn_error *err)
+/* Maps `path` with room for everything; a file that is not this cache is started anew. The lock that *fd_out holds makes a
+ * second run that shares the cache wait until this one has filled it. */
+static wn_code map_file(image_cache *c, const char *path, const header *want, int *fd_out, wn_error *err)
 {
 	struct stat st;
 	wn_code rc = WN_OK;
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (fd < 0)
+	int fd = *fd_out = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0 || flock(fd, LOCK_EX))
 		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
 	header found = {0};
 	bool usable = !fstat(fd, &st) && (size_t)st.st_size == c->map_size && pread(fd, &found, sizeof found, 0) == sizeof found &&
@@ -186,7 +188,6 @@ static wn_code map_file(image_cache *c, const char *path, const header *want, wn
 		else
 			c->map = p;
 	}
-	close(fd);
 	return rc;
 }
 
@@ -206,9 +207,10 @@ wn_code image_cache_open(image_cache *out, const char *path, const dataset *d, i
 	header want = {.magic = MAGIC, .count = d->count, .side = (uint32_t)side};
 	read_boot_id(want.boot_id);
 	job j = {.d = d, .side = side, .lock = PTHREAD_MUTEX_INITIALIZER};
+	int fd = -1;
 	wn_code rc = make_key(want.key, d, side, err);
 	if (!rc)
-		rc = map_file(out, path, &want, err);
+		rc = map_file(out, path, &want, &fd, err);
 	if (rc)
 		goto done;
 	header *h = (header *)(void *)out->map;
@@ -227,6 +229,8 @@ wn_code image_cache_open(image_cache *out, const char *path, const dataset *d, i
 	if (!rc)
 		mprotect(out->map, out->map_size, PROT_READ); /* a stray write becomes a crash, not a wrong pixel */
 done:
+	if (fd >= 0)
+		close(fd); /* and the lock with it */
 	pthread_mutex_destroy(&j.lock);
 	if (rc)
 		image_cache_close(out);

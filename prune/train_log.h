@@ -1,0 +1,31 @@
+/* train_log.h: RUN/log.jsonl, one JSON object a line: what a report plots.
+ *
+ *   {"event":"step","phase":"audit","step":12,"phase_step":2,"loss":…,"token_accuracy":…,"lr":…,"grad_norm":…,
+ *    "samples_per_s":…,"batch_s":…,"step_s":…,"skipped":false}
+ *   {"event":"eval","phase":"audit","step":500,"accuracy":…,…}
+ *
+ * A resumed run cuts the file back to where its checkpoint was made, so that no step appears twice. */
+#ifndef WINNOW_PRUNE_TRAIN_LOG_H
+#define WINNOW_PRUNE_TRAIN_LOG_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "base/error.h"
+
+typedef struct train_log {
+	FILE *file;
+	char *path;
+} train_log;
+
+/* Opens (or makes) path and cuts it to keep_bytes. A file shorter than that was tampered with: an error. */
+wn_code train_log_open(train_log *l, const char *path, int64_t keep_bytes, wn_error *err);
+/* Writes one line and flushes it; takes the reference to `row` (also on failure; NULL = no memory). */
+wn_code train_log_write(train_log *l, json_t *row, wn_error *err);
+/* Bytes so far: what a checkpoint remembers. */
+int64_t train_log_bytes(const train_log *l);
+void train_log_close(train_log *l);
+
+#endif

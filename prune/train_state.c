@@ -1,0 +1,240 @@
+/* train_state.c: see train_state.h. */
+#include "prune/train_state.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/file.h"
+#include "model/safetensors.h"
+
+#define KEEP 2
+#define PREFIX "step-"
+
+static const char *const FILES[] = {"state.json", "state.safetensors"};
+
+/* "step-000000123" -> 123; -1 for anything else (a temporary, a stray file). */
+static int64_t parse_name(const char *name)
+{
+	if (strncmp(name, PREFIX, strlen(PREFIX)) != 0)
+		return -1;
+	char *end;
+	errno = 0;
+	long long v = strtoll(name + strlen(PREFIX), &end, 10);
+	return end == name + strlen(PREFIX) || *end || errno || v < 0 ? -1 : v;
+}
+
+static int compare_descending(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x < y) - (x > y);
+}
+
+/* Steps of the checkpoints in dir, newest first, at most max. */
+static int list_steps(const char *dir, int64_t *steps, int max)
+{
+	int n = 0;
+	DIR *d = opendir(dir);
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d));) {
+		int64_t s = parse_name(e->d_name);
+		if (s < 0)
+			continue;
+		if (n < max) {
+			steps[n++] = s;
+		} else { /* keep the newest `max` */
+			int oldest = 0;
+			for (int i = 1; i < n; i++)
+				if (steps[i] < steps[oldest])
+					oldest = i;
+			if (s > steps[oldest])
+				steps[oldest] = s;
+		}
+	}
+	closedir(d);
+	qsort(steps, (size_t)n, sizeof *steps, compare_descending);
+	return n;
+}
+
+static void remove_checkpoint(const char *dir)
+{
+	char path[PATH_MAX];
+	for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++)
+		if (snprintf(path, sizeof path, "%s/%s", dir, FILES[i]) < (int)sizeof path)
+			unlink(path);
+	rmdir(dir);
+}
+
+static wn_code sync_dir(const char *path, wn_error *err)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int bad = fd < 0 || fsync(fd);
+	int e = errno;
+	if (fd >= 0)
+		close(fd);
+	return bad ? wn_fail(err, WN_IO, "%s: %s", path, strerror(e)) : WN_OK;
+}
+
+static json_t *position_to_json(const train_position *p)
+{
+	return json_pack("{s:i, s:i, s:I, s:I, s:b, s:f, s:f, s:I, s:I, s:b, s:i, s:f, s:s}", "format", 1, "phase", p->phase, "phase_step",
+			 (json_int_t)p->phase_step, "step", (json_int_t)p->step, "has_best", (int)p->has_best, "best_metric",
+			 p->best_metric, "best_loss", p->best_loss, "best_step", (json_int_t)p->best_step, "log_bytes",
+			 (json_int_t)p->log_bytes, "eval_pending", (int)p->eval_pending, "skipped_in_a_row", p->skipped_in_a_row, "smooth_loss", p->smooth_loss, "identity",
+			 p->identity);
+}
+
+static wn_code write_json(const char *path, const train_position *p, int64_t opt_step, wn_error *err)
+{
+	json_t *j = position_to_json(p);
+	if (j && json_object_set_new(j, "adamw_step", json_integer(opt_step))) {
+		json_decref(j);
+		j = NULL;
+	}
+	char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+	wn_code rc = text ? file_write_atomic(path, text, strlen(text), err) : wn_fail(err, WN_NOMEM, "%s: no memory", path);
+	free(text);
+	json_decref(j);
+	return rc;
+}
+
+static tensor flat(const float *data, size_t count)
+{
+	return (tensor){.dtype = DTYPE_F32, .rank = 1, .shape = {(int64_t)count}, .data = (float *)(uintptr_t)data};
+}
+
+wn_code train_state_save(const char *run_dir, const train_position *p, const float *weights, const adamw *opt, wn_error *err)
+{
+	char dir[PATH_MAX / 2], temporary[PATH_MAX / 2 + 64], final[PATH_MAX / 2 + 64], path[PATH_MAX];
+	if (snprintf(dir, sizeof dir, "%s/state", run_dir) >= (int)sizeof dir)
+		return wn_fail(err, WN_TOO_LARGE, "run_dir: path too long");
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		return wn_fail(err, WN_IO, "%s: %s", dir, strerror(errno));
+	snprintf(final, sizeof final, "%s/" PREFIX "%09lld", dir, (long long)p->step);
+	snprintf(temporary, sizeof temporary, "%s/writing", dir);
+	remove_checkpoint(temporary); /* left by a kill */
+	if (mkdir(temporary, 0755))
+		return wn_fail(err, WN_IO, "%s: %s", temporary, strerror(errno));
+	const safetensors_entry entries[] = {{"exp_avg", flat(opt->exp_avg, opt->count)},
+					     {"exp_avg_sq", flat(opt->exp_avg_sq, opt->count)},
+					     {"weights", flat(weights, opt->count)}};
+	snprintf(path, sizeof path, "%s/%s", temporary, FILES[1]);
+	wn_code rc = safetensors_write(path, entries, sizeof entries / sizeof *entries, err);
+	snprintf(path, sizeof path, "%s/%s", temporary, FILES[0]);
+	if (!rc)
+		rc = write_json(path, p, opt->step, err);
+	if (!rc)
+		rc = sync_dir(temporary, err);
+	if (!rc && rename(temporary, final)) {
+		if (errno == EEXIST || errno == ENOTEMPTY) { /* the same step again (a phase's end): the new one replaces it */
+			remove_checkpoint(final);
+			if (rename(temporary, final))
+				rc = wn_fail(err, WN_IO, "%s: %s", final, strerror(errno));
+		} else {
+			rc = wn_fail(err, WN_IO, "%s: %s", final, strerror(errno));
+		}
+	}
+	if (!rc)
+		rc = sync_dir(dir, err);
+	if (rc) {
+		remove_checkpoint(temporary);
+		return rc;
+	}
+	int64_t steps[64];
+	for (int i = list_steps(dir, steps, 64) - 1; i >= KEEP; i--) {
+		snprintf(path, sizeof path, "%s/" PREFIX "%09lld", dir, (long long)steps[i]);
+		remove_checkpoint(path);
+	}
+	return WN_OK;
+}
+
+bool train_state_exists(const char *run_dir)
+{
+	char dir[PATH_MAX];
+	int64_t step;
+	return snprintf(dir, sizeof dir, "%s/state", run_dir) < (int)sizeof dir && list_steps(dir, &step, 1) > 0;
+}
+
+static wn_code read_json(const char *path, train_position *p, int64_t *opt_step, wn_error *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	wn_code rc = file_read(path, 1 << 20, &text, &len, err);
+	if (rc)
+		return rc;
+	json_error_t je;
+	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+	free(text);
+	json_int_t phase_step, step, best_step, log_bytes, adamw_step;
+	int format, has_best, eval_pending;
+	const char *identity;
+	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:i, s:I, s:I, s:b, s:F, s:F, s:I, s:I, s:b, s:i, s:F, s:s, s:I}", "format", &format,
+				 "phase", &p->phase, "phase_step", &phase_step, "step", &step, "has_best", &has_best, "best_metric",
+				 &p->best_metric, "best_loss", &p->best_loss, "best_step", &best_step, "log_bytes", &log_bytes,
+				 "eval_pending", &eval_pending, "skipped_in_a_row", &p->skipped_in_a_row, "smooth_loss", &p->smooth_loss, "identity", &identity,
+				 "adamw_step", &adamw_step))
+		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+	else if (format != 1)
+		rc = wn_fail(err, WN_UNSUPPORTED, "%s: format: found %d, expected 1", path, format);
+	else if (p->phase < 0 || phase_step < 0 || step < 0 || log_bytes < 0 || adamw_step < 0 || strlen(identity) >= sizeof p->identity)
+		rc = wn_fail(err, WN_INVALID, "%s: a counter is negative or the identity too long", path);
+	if (!rc) {
+		p->phase_step = phase_step;
+		p->step = step;
+		p->best_step = best_step;
+		p->log_bytes = log_bytes;
+		p->has_best = has_best;
+		p->eval_pending = eval_pending;
+		*opt_step = adamw_step;
+		snprintf(p->identity, sizeof p->identity, "%s", identity);
+	}
+	json_decref(j);
+	return rc;
+}
+
+static wn_code read_flat(const safetensors *st, const char *path, const char *name, float *out, size_t count, wn_error *err)
+{
+	const tensor *t = safetensors_find(st, name);
+	if (!t)
+		return wn_fail(err, WN_NOT_FOUND, "%s: %s is missing", path, name);
+	if (t->dtype != DTYPE_F32 || t->rank != 1 || t->shape[0] != (int64_t)count)
+		return wn_fail(err, WN_INVALID, "%s: %s: found %s of %lld, expected F32 of %zu (another model's run?)", path, name,
+			       dtype_name(t->dtype), t->rank ? (long long)t->shape[0] : 1LL, count);
+	memcpy(out, t->data, count * sizeof(float));
+	return WN_OK;
+}
+
+wn_code train_state_load(const char *run_dir, train_position *p, float *weights, adamw *opt, wn_error *err)
+{
+	char path[PATH_MAX], dir[PATH_MAX / 2];
+	int64_t step = 0, opt_step = 0;
+	safetensors *st = NULL;
+	if (snprintf(dir, sizeof dir, "%s/state", run_dir) >= (int)sizeof dir)
+		return wn_fail(err, WN_TOO_LARGE, "run_dir: path too long");
+	if (list_steps(dir, &step, 1) == 0)
+		return wn_fail(err, WN_NOT_FOUND, "%s: no checkpoint", dir);
+	snprintf(path, sizeof path, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[0]);
+	wn_code rc = read_json(path, p, &opt_step, err);
+	snprintf(path, sizeof path, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[1]);
+	if (!rc)
+		rc = safetensors_open(&st, path, err);
+	if (!rc)
+		rc = read_flat(st, path, "weights", weights, opt->count, err);
+	if (!rc)
+		rc = read_flat(st, path, "exp_avg", opt->exp_avg, opt->count, err);
+	if (!rc)
+		rc = read_flat(st, path, "exp_avg_sq", opt->exp_avg_sq, opt->count, err);
+	if (!rc)
+		opt->step = opt_step;
+	safetensors_close(&st);
+	return rc;
+}
