@@ -427,7 +427,7 @@ static void text_backward(blip2_session *s, const blip2_batch *b, float *grads)
 	block_run run = text_run(s);
 	stack_backward(&m->text, m->weights, grads, &s->text, s->d_text, NULL, &run, &s->text_scratch);
 	text_rows_backward(grads + m->token_embedding, grads + m->text_position, s->d_text, b->input_ids, s->positions, s->n,
-	                   (int)queries, s->t, d);
+	                   (int)queries, s->t, d, m->config.pad_token_id);
 	for (int i = 0; i < s->n; i++)
 		memcpy(s->projected + (size_t)i * queries * d, s->d_text + (size_t)i * (size_t)s->len * d, queries * d * sizeof(float));
 }

@@ -65,15 +65,16 @@ void text_rows_forward(float *x, const float *token, const float *position, cons
 }
 
 void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,
-                        int lead, int t, size_t hidden)
+                        int lead, int t, size_t hidden, int32_t padding_idx)
 {
 	int len = lead + t;
 	PARALLEL_RANGE(hidden, 64, c0, c1)
 	for (int i = 0; i < n; i++)
 		for (int j = 0; j < len; j++) {
 			const float *row = dx + ((size_t)i * (size_t)len + (size_t)j) * hidden;
-			if (j >= lead)
-				ops->axpy(dtoken + (size_t)ids[(size_t)i * (size_t)t + (size_t)(j - lead)] * hidden + c0, 1, row + c0, c1 - c0);
+			int32_t id = j >= lead ? ids[(size_t)i * (size_t)t + (size_t)(j - lead)] : padding_idx;
+			if (id != padding_idx)
+				ops->axpy(dtoken + (size_t)id * hidden + c0, 1, row + c0, c1 - c0);
 			ops->axpy(dposition + (size_t)positions[(size_t)i * (size_t)len + (size_t)j] * hidden + c0, 1, row + c0, c1 - c0);
 		}
 }
