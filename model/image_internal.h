@@ -39,6 +39,9 @@ int image_xmp_orientation(const uint8_t *xmp, size_t len);
 /* Turns the image upright as exif_transpose does; orientation 0 and 1 do nothing. */
 wn_code image_orient(image *img, int orientation, wn_error *err);
 
+/* image_resize without the instruction set's own kernel: the twin it is compared with. */
+wn_code image_resize_plain(uint8_t *out, int out_width, int out_height, const image *in, wn_error *err);
+
 static inline uint32_t image_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
 static inline uint32_t image_be32(const uint8_t *p) { return image_be16(p) << 16 | image_be16(p + 2); }
 

@@ -2,7 +2,7 @@
  * JPEG within what two correct decoders may differ by. */
 #include "image_test.h"
 
-#include <math.h>
+#include "model/image_internal.h"
 
 enum { MOST = 128 };
 static golden goldens[MOST];
@@ -94,6 +94,10 @@ static void other_shapes_equal_pillow(void **state)
 		assert_int_equal(image_resize(out, w, h, &img, NULL), WN_OK);
 		if (fnv1a(out, n) != want)
 			fail_msg("%s to %dx%d: pixels differ from Pillow's", name, w, h);
+		memset(out, 0, n);
+		assert_int_equal(image_resize_plain(out, w, h, &img, NULL), WN_OK);
+		if (fnv1a(out, n) != want)
+			fail_msg("%s to %dx%d: the plain kernel's pixels differ", name, w, h);
 		free(out);
 		image_free(&img);
 		cases++;

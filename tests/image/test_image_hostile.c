@@ -117,12 +117,12 @@ static void other_formats_are_named(void **state)
 		{B("{\"error\": \"not found\"}"), "unknown"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		char want[128];
+		char want[256];
 		assert_string_equal(image_format(cases[i].bytes, cases[i].len), cases[i].format);
 		if (!strcmp(cases[i].format, "unknown"))
 			snprintf(want, sizeof want, "image format is not recognised; JPEG and PNG are accepted");
 		else
-			snprintf(want, sizeof want, "image is %s; JPEG and PNG are accepted", cases[i].format);
+			snprintf(want, sizeof want, "image is %.16s; JPEG and PNG are accepted", cases[i].format);
 		expect(cases[i].bytes, cases[i].len, NULL, WN_UNSUPPORTED, want);
 	}
 	expect("", 0, NULL, WN_INVALID, "image is empty");
@@ -138,7 +138,7 @@ static void truncated_files_are_refused(void **state)
 	assert_true(n > 36);
 	for (size_t i = 0; i < n; i++) {
 		char path[128];
-		snprintf(path, sizeof path, "goldens/%s", g[i].name);
+		snprintf(path, sizeof path, "goldens/%.63s", g[i].name);
 		size_t len;
 		uint8_t *b = read_test_file(path, &len);
 		for (size_t k = 0; k <= 16; k++) {
