@@ -1,0 +1,349 @@
+/* audit.c: see audit.h. */
+#include "server/audit.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <omp.h>
+
+#include "server/answers.h"
+#include "server/estimate.h"
+#include "server/fields.h"
+#include "server/log.h"
+#include "server/queue.h"
+#include "server/worker.h"
+
+struct audit_service {
+	audit_options opt;
+	field_limits field_limits;
+	image_limits image_limits;
+	size_t capacity;
+	atomic_size_t waiting;  /* places taken: admitted and not yet with an inference thread */
+	atomic_bool abandoned;
+	estimate decode, run, per_item; /* one decode; one run of the model; its share per request */
+	queue *to_decode, *to_infer;
+	worker_pool *decoders, *inferrers;
+};
+
+/* ---- giving up ---- */
+
+static double milliseconds(int64_t ns) { return (double)ns / 1e6; }
+
+/* Whether r may go on to a stage; `needed` is the measured time from here to its answer (0 = unknown). */
+static bool may_go_on(audit_service *s, request *r, const char *next, int64_t needed)
+{
+	if (r->outcome != REASON_OK)
+		return false;
+	int64_t now = monotonic_ns();
+	if (atomic_load(&s->abandoned))
+		request_fail(r, REASON_DRAINING, "the server stopped before this request's turn came");
+	else if (s->opt.gone(r))
+		request_fail(r, REASON_CLIENT_CLOSED, "the client closed the connection before %s", next);
+	else if (now >= r->deadline_ns)
+		request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed before %s",
+		             milliseconds(r->deadline_budget_ns), next);
+	else if (now + needed > r->deadline_ns)
+		request_fail(r, REASON_DEADLINE_UNREACHABLE, "%.1f ms are left of %.0f ms before %s, which takes about %.1f ms",
+		             milliseconds(r->deadline_ns - now), milliseconds(r->deadline_budget_ns), next, milliseconds(needed));
+	return r->outcome == REASON_OK;
+}
+
+/* Gives r back, answered. Everything that needs the model happens here, so that its reference ends with the work. */
+static void finish(audit_service *s, request *r)
+{
+	r->answered_ns = monotonic_ns();
+	if (r->model) {
+		memcpy(r->served_name, r->model->name, sizeof r->served_name);
+		memcpy(r->served_version, r->model->version, sizeof r->served_version);
+	}
+	if (r->outcome == REASON_OK) {
+		const label_spec *label = classifier_label(r->model->classifier, r->verdict.label);
+		r->answer = answer_audit(r);
+		r->answer_len = r->answer ? strlen(r->answer) : 0;
+		r->answer_type = TYPE_JSON;
+		memcpy(r->label, label->name, sizeof r->label);
+		if (r->answer)
+			metrics_count_decision(s->opt.metrics, r->label, action_name(r->verdict.suggestion));
+		else
+			request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	}
+	registry_release(&r->model);
+	s->opt.done(r);
+}
+
+static void give_place_back(audit_service *s) { atomic_fetch_sub(&s->waiting, 1); }
+
+/* ---- decoding ---- */
+
+static reason choose_model(audit_service *s, request *r)
+{
+	r->model = registry_acquire(s->opt.registry);
+	if (!r->model)
+		return request_fail(r, REASON_NO_MODEL, "no model is loaded");
+	if (r->model_name[0] && strcmp(r->model_name, r->model->name) != 0)
+		return request_fail(r, REASON_UNKNOWN_MODEL, "model: \"%s\" is not served here", r->model_name);
+	return REASON_OK;
+}
+
+static reason decode_image(audit_service *s, request *r, image *img)
+{
+	const char *format = image_format(r->image, r->image_len);
+	if (strcmp(format, "jpeg") != 0 && strcmp(format, "png") != 0)
+		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: found %s, expected jpeg or png",
+		                    strcmp(format, "unknown") == 0 ? "bytes that are no known image format" : format);
+	wn_error err = {0};
+	switch (image_decode(img, r->image, r->image_len, &s->image_limits, &err)) {
+	case WN_OK:
+		return REASON_OK;
+	case WN_TOO_LARGE:
+		return request_fail(r, REASON_IMAGE_TOO_LARGE, "image: %s", err.message);
+	case WN_UNSUPPORTED:
+		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: %s", err.message);
+	case WN_NOMEM:
+		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	default:
+		return request_fail(r, REASON_UNDECODABLE_IMAGE, "image: %s", err.message);
+	}
+}
+
+static reason prepare_inputs(request *r, const image *img)
+{
+	const checkpoint *ckpt = classifier_checkpoint(r->model->classifier);
+	const image_processor *ip = &ckpt->image_processor;
+	wn_error err = {0};
+	if (bytes_reserve(&r->pixels, 3 * sizeof(float) * (size_t)ip->size * (size_t)ip->size, &err) != WN_OK ||
+	    bytes_reserve(&r->prompt, sizeof(int32_t) * (size_t)ckpt->manifest.max_text_tokens, &err) != WN_OK ||
+	    image_preprocess((float *)r->pixels.data, ip, img, &err) != WN_OK)
+		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	const char *assist = r->assist.len ? (const char *)r->assist.data : "";
+	if (classifier_encode_prompt(r->model->classifier, (const char *)r->text.data, assist, (int32_t *)r->prompt.data,
+	                             &r->prompt_len, &err) != WN_OK) {
+		log_error("request %s: cannot build the prompt: %s", r->id, err.message);
+		return request_fail(r, REASON_INTERNAL, "the prompt cannot be built from this text");
+	}
+	return REASON_OK;
+}
+
+static void decode_one(audit_service *s, request *r)
+{
+	image img = {0};
+	int64_t start = monotonic_ns();
+	r->stage_ns[STAGE_QUEUE] += start - r->queued_ns;
+	int64_t needed = estimate_get(&s->decode, start) + estimate_get(&s->run, start);
+	if (!may_go_on(s, r, "decoding", needed) || fields_parse(r, &s->field_limits) != REASON_OK ||
+	    choose_model(s, r) != REASON_OK)
+		return;
+	reason why = decode_image(s, r, &img);
+	int64_t decoded = monotonic_ns();
+	r->stage_ns[STAGE_DECODE] = decoded - start;
+	if (why == REASON_OK && may_go_on(s, r, "preprocessing", estimate_get(&s->run, decoded)) &&
+	    prepare_inputs(r, &img) == REASON_OK) {
+		int64_t now = monotonic_ns();
+		r->stage_ns[STAGE_PREPROCESS] = now - decoded;
+		estimate_add(&s->decode, now - start, now);
+	}
+	image_free(&img);
+}
+
+static void decode_run(void *cls, int worker, void **items, size_t count)
+{
+	audit_service *s = cls;
+	for (size_t i = 0; i < count; i++) {
+		request *r = items[i];
+		decode_one(s, r);
+		r->queued_ns = monotonic_ns();
+		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
+		if (r->outcome == REASON_OK && queue_push(s->to_infer, r))
+			continue;
+		request_fail(r, REASON_INTERNAL, "the inference queue is full");
+		give_place_back(s);
+		finish(s, r);
+	}
+}
+
+/* ---- inference ---- */
+
+/* Runs requests of one model together and ends them. */
+static void infer_group(audit_service *s, int worker, request **group, int n)
+{
+	served_model *m = group[0]->model;
+	int num_labels = classifier_num_labels(m->classifier);
+	classifier_input in[WORKER_MAX_ITEMS];
+	float probs[WORKER_MAX_ITEMS * MAX_LABELS];
+	for (int i = 0; i < n; i++)
+		in[i] = (classifier_input){.pixel_values = (const float *)group[i]->pixels.data,
+		                           .prompt_ids = (const int32_t *)group[i]->prompt.data,
+		                           .prompt_len = group[i]->prompt_len};
+	wn_error err = {0};
+	int64_t start = monotonic_ns();
+	wn_code code = classifier_run(m->sessions[worker], in, n, probs, &err);
+	int64_t end = monotonic_ns();
+	if (code == WN_OK) {
+		estimate_add(&s->run, end - start, end);
+		estimate_add(&s->per_item, (end - start) / n, end);
+		metrics_count_batch(s->opt.metrics, n);
+	}
+	for (int i = 0; i < n; i++) {
+		request *r = group[i];
+		r->stage_ns[STAGE_INFERENCE] = end - start;
+		if (code != WN_OK) {
+			log_error("request %s: inference failed: %s", r->id, err.message);
+			request_fail(r, REASON_INTERNAL, "inference failed");
+		} else if (end >= r->deadline_ns) {
+			/* Its client has stopped waiting: a late 200 would only hide that the target was missed. */
+			request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during inference",
+			             milliseconds(r->deadline_budget_ns));
+		} else {
+			memcpy(r->probs, probs + (size_t)i * (size_t)num_labels, (size_t)num_labels * sizeof probs[0]);
+			r->verdict = classifier_decide(m->classifier, r->probs);
+		}
+		finish(s, r);
+	}
+}
+
+static void infer_run(void *cls, int worker, void **items, size_t count)
+{
+	audit_service *s = cls;
+	request *ready[WORKER_MAX_ITEMS];
+	size_t n = 0;
+	for (size_t i = 0; i < count; i++) {
+		request *r = items[i];
+		int64_t now = monotonic_ns();
+		give_place_back(s);
+		r->stage_ns[STAGE_QUEUE] += now - r->queued_ns;
+		if (may_go_on(s, r, "inference", estimate_get(&s->run, now)))
+			ready[n++] = r;
+		else
+			finish(s, r);
+	}
+	/* A batch has one model: after a swap two versions may be queued side by side. */
+	while (n > 0) {
+		request *group[WORKER_MAX_ITEMS];
+		int same = 0;
+		size_t rest = 0;
+		served_model *m = ready[0]->model;
+		for (size_t i = 0; i < n; i++) {
+			if (ready[i]->model == m)
+				group[same++] = ready[i];
+			else
+				ready[rest++] = ready[i];
+		}
+		n = rest;
+		infer_group(s, worker, group, same);
+	}
+}
+
+/* First runs create primitives and touch memory: they happen here, on the thread that will serve, not on a request. */
+static wn_code infer_start(void *cls, int worker, wn_error *err)
+{
+	audit_service *s = cls;
+	omp_set_num_threads(server_config_threads(s->opt.config));
+	served_model *m = registry_acquire(s->opt.registry);
+	if (!m)
+		return WN_OK;
+	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
+	size_t floats = 3 * (size_t)ckpt->image_processor.size * (size_t)ckpt->image_processor.size;
+	float *pixels = calloc(floats, sizeof *pixels);
+	int32_t *ids = calloc((size_t)ckpt->manifest.max_text_tokens, sizeof *ids);
+	float probs[WORKER_MAX_ITEMS * MAX_LABELS];
+	classifier_input in[WORKER_MAX_ITEMS];
+	int len = 0;
+	wn_code code = pixels && ids ? WN_OK : wn_fail(err, WN_NOMEM, "out of memory for the warm-up");
+	if (code == WN_OK)
+		code = classifier_encode_prompt(m->classifier, "warm-up", "", ids, &len, err);
+	for (int i = 0; i < s->opt.config->max_batch; i++)
+		in[i] = (classifier_input){.pixel_values = pixels, .prompt_ids = ids, .prompt_len = len};
+	for (int n = 1; code == WN_OK && n <= s->opt.config->max_batch; n++)
+		code = classifier_run(m->sessions[worker], in, n, probs, err);
+	if (code != WN_OK)
+		wn_fail_prefix(err, "model %s version %s: warm-up", m->name, m->version);
+	free(pixels);
+	free(ids);
+	registry_release(&m);
+	return code;
+}
+
+/* ---- the service ---- */
+
+wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
+{
+	const server_config *c = opt->config;
+	audit_service *s = *out = calloc(1, sizeof *s);
+	if (!s)
+		return wn_fail(err, WN_NOMEM, "out of memory for the audit service");
+	s->opt = *opt;
+	s->field_limits = (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
+	s->image_limits = (image_limits){.max_side = c->image_side, .max_pixels = c->image_pixels};
+	s->capacity = (size_t)c->queue_capacity;
+	worker_options infer = {.name = "inference", .threads = c->instances, .max_items = (size_t)c->max_batch, .cls = s,
+	                        .start = infer_start, .run = infer_run};
+	worker_options decode = {.name = "decode", .threads = c->decode_threads, .max_items = 1, .cls = s, .run = decode_run};
+	wn_code code = queue_open(&s->to_decode, s->capacity, err);
+	if (code == WN_OK)
+		code = queue_open(&s->to_infer, s->capacity, err);
+	infer.in = s->to_infer;
+	decode.in = s->to_decode;
+	if (code == WN_OK)
+		code = worker_pool_open(&s->inferrers, &infer, err);
+	if (code == WN_OK)
+		code = worker_pool_open(&s->decoders, &decode, err);
+	if (code != WN_OK)
+		audit_close(out);
+	return code;
+}
+
+void audit_stop(audit_service *s)
+{
+	worker_pool_close(&s->decoders); /* first: they feed the others */
+	worker_pool_close(&s->inferrers);
+}
+
+void audit_close(audit_service **sp)
+{
+	audit_service *s = *sp;
+	if (!s)
+		return;
+	*sp = NULL;
+	audit_stop(s);
+	queue_close(&s->to_decode);
+	queue_close(&s->to_infer);
+	free(s);
+}
+
+reason audit_admit(audit_service *s, request *r)
+{
+	r->deadline_ns = r->received_ns + r->deadline_budget_ns;
+	size_t ahead = atomic_load(&s->waiting);
+	do {
+		if (ahead >= s->capacity)
+			return request_fail(r, REASON_QUEUE_FULL, "%zu requests are waiting already", ahead);
+	} while (!atomic_compare_exchange_weak(&s->waiting, &ahead, ahead + 1));
+	int64_t now = monotonic_ns();
+	int64_t queue_time = (int64_t)ahead * estimate_get(&s->per_item, now) / s->opt.config->instances;
+	int64_t needed = queue_time + estimate_get(&s->decode, now) + estimate_get(&s->run, now);
+	if (!may_go_on(s, r, "queueing", needed))
+		give_place_back(s);
+	return r->outcome;
+}
+
+void audit_submit(audit_service *s, request *r)
+{
+	r->queued_ns = monotonic_ns();
+	if (queue_push(s->to_decode, r))
+		return;
+	request_fail(r, REASON_DRAINING, "the server is shutting down");
+	give_place_back(s);
+	finish(s, r);
+}
+
+void audit_abandon(audit_service *s) { atomic_store(&s->abandoned, true); }
+
+size_t audit_waiting(audit_service *s) { return atomic_load(&s->waiting); }
+
+int audit_retry_after(audit_service *s)
+{
+	int64_t ns = (int64_t)audit_waiting(s) * estimate_get(&s->per_item, monotonic_ns()) / s->opt.config->instances;
+	int64_t seconds = (ns + 999999999) / 1000000000;
+	return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
+}

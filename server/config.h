@@ -1,0 +1,75 @@
+/* config.h: everything winnow-serve can be told, one struct filled from one table of keys (base/yaml_config.h).
+ *
+ * `winnow-serve --print-config` documents every key from that table; docs/server.md quotes its output. */
+#ifndef WINNOW_SERVER_CONFIG_H
+#define WINNOW_SERVER_CONFIG_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/yaml_config.h"
+
+#define SERVER_MAX_INSTANCES 16
+#define SERVER_MAX_BATCH 16
+
+typedef struct server_config {
+	char *listen_address;
+	int port;
+
+	char *model_dir;     /* "" = use the registry */
+	char *registry_root;
+	char *model_name;
+	char *model_version; /* "latest" or a number */
+	bool verify_digests;
+
+	int http_threads;
+	int max_connections;
+	int max_connections_per_ip; /* 0 = no limit */
+	size_t connection_memory;   /* bytes: request line and headers must fit */
+	int64_t idle_timeout_ns;
+	int64_t receive_timeout_ns;
+
+	size_t max_body;
+	size_t max_image;
+	size_t max_text;   /* bytes, text and assist each */
+	size_t body_budget; /* bytes of all bodies held at once */
+	int json_depth;
+	int image_side;
+	int64_t image_pixels;
+
+	int instances;
+	int threads; /* per instance; 0 = all processors divided by the instances */
+	int max_batch;
+	int decode_threads;
+	int queue_capacity;
+	int64_t deadline_ns;
+	int64_t max_deadline_ns;
+
+	char *inference_key, *inference_key_file;
+	char *metrics_key, *metrics_key_file;
+
+	char *access_log; /* "-" = stdout, "" = none, else a path */
+	int access_log_buffer; /* lines */
+	int64_t drain_timeout_ns;
+} server_config;
+
+extern const config_schema SERVER_CONFIG_SCHEMA;
+
+/* The rules between keys that a range cannot say (one model source, an address that parses, one source per key).
+ * WN_INVALID names the keys. */
+wn_code server_config_check(const server_config *c, wn_error *err);
+
+/* The numeric address and port to bind; WN_INVALID for a host name. */
+wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);
+/* Processors one inference uses: inference.threads, or its share of those this process may run on. */
+int server_config_threads(const server_config *c);
+/* 127.0.0.0/8 and ::1. */
+bool address_is_loopback(const struct sockaddr *a);
+
+/* "ADDR:PORT", "[V6]:PORT", ":PORT" (keeps the address) or "PORT" into c. */
+wn_code server_config_set_listen(server_config *c, const char *arg, wn_error *err);
+
+#endif

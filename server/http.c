@@ -1,0 +1,463 @@
+/* http.c: see http.h. The callbacks of one connection all run on one libmicrohttpd thread; between MHD_suspend_connection and
+ * MHD_resume_connection none of them runs, and the request belongs to the audit service. */
+#include "server/http_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "server/answers.h"
+#include "server/fields.h"
+
+/* ---- connections ---- */
+
+static void connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
+                               enum MHD_ConnectionNotificationCode what)
+{
+	http *h = cls;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		connection *c = calloc(1, sizeof *c);
+		*socket_context = c; /* NULL: the first request is refused */
+		if (!c)
+			return;
+		c->http = h;
+		c->mhd = mhd;
+		c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		c->loopback = address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+		atomic_init(&c->phase, PHASE_AWAITING);
+		atomic_init(&c->since_ns, monotonic_ns());
+		pthread_mutex_lock(&h->lock);
+		c->next = h->connections;
+		if (c->next)
+			c->next->prev = c;
+		h->connections = c;
+		pthread_mutex_unlock(&h->lock);
+		atomic_fetch_add(&h->num_connections, 1);
+		return;
+	}
+	connection *c = *socket_context;
+	if (!c)
+		return;
+	pthread_mutex_lock(&h->lock);
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		h->connections = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	pthread_mutex_unlock(&h->lock);
+	atomic_fetch_sub(&h->num_connections, 1);
+	free(c);
+	*socket_context = NULL;
+}
+
+static const char *header(connection *c, const char *name)
+{
+	return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
+}
+
+/* ---- answering ---- */
+
+static enum MHD_Result send_answer(connection *c, request *r)
+{
+	http *h = c->http;
+	if (r->outcome == REASON_CLIENT_CLOSED)
+		return MHD_NO;
+	if (r->outcome != REASON_OK) {
+		bool v2 = c->route.id != ROUTE_AUDIT && c->route.id != ROUTE_NONE;
+		free(r->answer);
+		r->answer = v2 ? answer_v2_error(r) : answer_problem(r);
+		r->answer_type = v2 ? TYPE_JSON : TYPE_PROBLEM;
+	}
+	if (!r->answer)
+		return MHD_NO;
+	r->answer_len = strlen(r->answer);
+	struct MHD_Response *response = MHD_create_response_from_buffer(r->answer_len, r->answer, MHD_RESPMEM_MUST_FREE);
+	if (!response)
+		return MHD_NO;
+	r->answer = NULL;
+	int status = reason_status(r->outcome);
+	MHD_add_response_header(response, "Content-Type", r->answer_type);
+	MHD_add_response_header(response, "Cache-Control", "no-store");
+	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+	MHD_add_response_header(response, "X-Request-Id", r->id);
+	if (status == 405)
+		MHD_add_response_header(response, "Allow", r->allow);
+	if (status == 401)
+		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"winnow\"");
+	if (status == 429 || status == 503) {
+		char seconds[16];
+		snprintf(seconds, sizeof seconds, "%d", audit_retry_after(h->opt.audit));
+		MHD_add_response_header(response, "Retry-After", seconds);
+	}
+	if (atomic_load(&h->draining))
+		MHD_add_response_header(response, "Connection", "close");
+	enum MHD_Result ok = MHD_queue_response(c->mhd, (unsigned)status, response);
+	MHD_destroy_response(response);
+	return ok;
+}
+
+void http_request_done(request *r) { MHD_resume_connection(((connection *)r->http)->mhd); }
+
+bool http_client_gone(const request *r)
+{
+	/* The library does not look at a suspended connection, so the socket is asked directly: 0 is the client's FIN. */
+	char byte;
+	ssize_t n = recv(((const connection *)r->http)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
+static char *metrics_answer(http *h)
+{
+	served_model *m = registry_acquire(h->opt.registry);
+	metrics_gauges g = {.queue_depth = audit_waiting(h->opt.audit),
+	                    .queue_capacity = (size_t)h->opt.config->queue_capacity,
+	                    .in_flight = atomic_load(&h->in_flight),
+	                    .connections = atomic_load(&h->num_connections),
+	                    .body_bytes = request_pool_bytes(h->opt.pool),
+	                    .body_budget = h->opt.config->body_budget,
+	                    .access_log_dropped = access_log_dropped(h->opt.access_log),
+	                    .ready = m && !atomic_load(&h->draining),
+	                    .model = m};
+	char *text = metrics_text(h->opt.metrics, &g);
+	registry_release(&m);
+	return text;
+}
+
+/* GET routes: fills r's answer or outcome. */
+static void answer_get(connection *c, request *r)
+{
+	http *h = c->http;
+	served_model *m = registry_acquire(h->opt.registry);
+	r->answer_type = TYPE_JSON;
+	switch (c->route.id) {
+	case ROUTE_SERVER:
+		r->answer = answer_server_metadata();
+		break;
+	case ROUTE_LIVE:
+		r->answer = strdup("{\"live\":true}");
+		break;
+	case ROUTE_READY:
+		if (atomic_load(&h->draining))
+			request_fail(r, REASON_DRAINING, "the server is shutting down");
+		else if (!m)
+			request_fail(r, REASON_NO_MODEL, "no model is loaded");
+		else
+			r->answer = strdup("{\"ready\":true}");
+		break;
+	case ROUTE_MODEL:
+	case ROUTE_MODEL_READY:
+		if (!m || strcmp(m->name, c->route.model) != 0 || (c->route.version[0] && strcmp(m->version, c->route.version) != 0))
+			request_fail(r, REASON_UNKNOWN_MODEL, "model \"%s\"%s%s is not served here", c->route.model,
+			             c->route.version[0] ? " version " : "", c->route.version);
+		else if (c->route.id == ROUTE_MODEL)
+			r->answer = answer_model_metadata(m);
+		else if (atomic_load(&h->draining))
+			request_fail(r, REASON_DRAINING, "the server is shutting down");
+		else
+			r->answer = answer_ready(m->name, m->version);
+		break;
+	case ROUTE_METRICS:
+		r->answer = metrics_answer(h);
+		r->answer_type = TYPE_METRICS;
+		break;
+	default:
+		break;
+	}
+	registry_release(&m);
+	if (!r->answer)
+		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+}
+
+/* ---- refusing early: everything the headers can tell ---- */
+
+static reason check_key(connection *c, request *r)
+{
+	http *h = c->http;
+	bool for_metrics = c->route.id == ROUTE_METRICS;
+	bool guarded = for_metrics || c->route.id == ROUTE_AUDIT || c->route.id == ROUTE_MODEL || c->route.id == ROUTE_MODEL_READY;
+	const key_set *wanted = for_metrics ? h->opt.metrics_keys : h->opt.inference_keys;
+	const key_set *other = for_metrics ? h->opt.inference_keys : h->opt.metrics_keys;
+	if (!guarded)
+		return REASON_OK;
+	if (wanted->count == 0) {
+		if (for_metrics && !c->loopback)
+			return request_fail(r, REASON_FORBIDDEN, "without a metrics key /metrics answers loopback clients only");
+		return REASON_OK;
+	}
+	const char *key = header(c, "Authorization");
+	if (key && strncasecmp(key, "Bearer ", 7) == 0)
+		key += 7 + strspn(key + 7, " ");
+	else
+		key = header(c, "X-Api-Key");
+	if (!key)
+		return request_fail(r, REASON_UNAUTHORIZED, "send Authorization: Bearer KEY or X-Api-Key: KEY");
+	if (key_set_contains(wanted, key))
+		return REASON_OK;
+	if (key_set_contains(other, key))
+		return request_fail(r, REASON_FORBIDDEN, "this key is for %s", for_metrics ? "inference" : "metrics");
+	return request_fail(r, REASON_UNAUTHORIZED, "the key is not valid");
+}
+
+static reason check_deadline(connection *c, request *r)
+{
+	const server_config *config = c->http->opt.config;
+	const char *text = header(c, "X-Deadline-Ms");
+	r->deadline_budget_ns = config->deadline_ns;
+	if (!text)
+		return REASON_OK;
+	size_t n = strspn(text, "0123456789");
+	long long ms = n > 0 && n <= 9 && !text[n] ? atoll(text) : 0;
+	long long most = config->max_deadline_ns / 1000000;
+	if (ms < 1 || ms > most)
+		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld", most);
+	r->deadline_budget_ns = ms * 1000000;
+	return REASON_OK;
+}
+
+static reason check_audit_headers(connection *c, request *r)
+{
+	http *h = c->http;
+	const char *type = header(c, "Content-Type");
+	const char *length = header(c, "Content-Length");
+	if (atomic_load(&h->draining))
+		return request_fail(r, REASON_DRAINING, "the server is shutting down");
+	if (!length && !header(c, "Transfer-Encoding"))
+		return request_fail(r, REASON_LENGTH_REQUIRED, "send a body with Content-Length or chunked");
+	if (!type || strlen(type) >= sizeof r->content_type || body_kind_of(type) == BODY_NONE)
+		return request_fail(r, REASON_UNSUPPORTED_MEDIA_TYPE, "Content-Type: found %.60s, expected multipart/form-data or "
+		                    "application/json", type ? type : "none");
+	snprintf(r->content_type, sizeof r->content_type, "%s", type);
+	if (length && strtoull(length, NULL, 10) > h->opt.config->max_body)
+		return request_fail(r, REASON_BODY_TOO_LARGE, "found a body of %.20s bytes, expected at most %zu", length,
+		                    h->opt.config->max_body);
+	return check_deadline(c, r);
+}
+
+static void check_headers(connection *c, request *r)
+{
+	if (c->route.id == ROUTE_NONE) {
+		request_fail(r, REASON_NOT_FOUND, "there is nothing at this path");
+	} else if (!route_allows(c->route.id, r->method)) {
+		r->allow = route_methods(c->route.id);
+		request_fail(r, REASON_METHOD_NOT_ALLOWED, "expected %s", r->allow);
+	} else if (check_key(c, r) == REASON_OK && c->route.id == ROUTE_AUDIT) {
+		check_audit_headers(c, r);
+	}
+}
+
+/* ---- one request, callback by callback ---- */
+
+/* A refusal before the body was read closes the connection, and a client still sending may then lose the answer. Bodies up to
+ * this size are read and thrown away first. */
+static bool worth_draining(connection *c)
+{
+	const char *length = header(c, "Content-Length");
+	if (header(c, "Expect"))
+		return false; /* it waits for our word before it sends */
+	return !length || strtoull(length, NULL, 10) <= 2 * (unsigned long long)c->http->opt.config->max_body;
+}
+
+static enum MHD_Result begin(http *h, connection *c, const char *url, const char *method, void **request_slot)
+{
+	if (!connection_step(c, PHASE_AWAITING, PHASE_RECEIVING))
+		return MHD_NO;
+	request *r = request_pool_get(h->opt.pool);
+	if (!r)
+		return MHD_NO;
+	r->begun_ns = monotonic_ns();
+	r->http = c;
+	snprintf(r->method, sizeof r->method, "%s", method);
+	snprintf(r->path, sizeof r->path, "%s", url);
+	const char *id = header(c, "X-Request-Id");
+	if (id && request_id_is_valid(id))
+		snprintf(r->id, sizeof r->id, "%s", id);
+	else
+		request_random_id(r->id);
+	memcpy(c->request_id, r->id, sizeof r->id);
+	c->route = route_of(url);
+	c->submitted = false;
+	c->discarded = 0;
+	*request_slot = r;
+	if (c->route.id == ROUTE_AUDIT)
+		atomic_fetch_add(&h->in_flight, 1);
+	check_headers(c, r);
+	if (r->outcome == REASON_OK || worth_draining(c))
+		return MHD_YES;
+	return connection_step(c, PHASE_RECEIVING, PHASE_BUSY) ? send_answer(c, r) : MHD_NO;
+}
+
+static enum MHD_Result receive(connection *c, request *r, const char *data, size_t size)
+{
+	size_t max = c->http->opt.config->max_body;
+	r->bytes_in += size;
+	if (r->outcome == REASON_OK) {
+		wn_error err = {0};
+		if (c->route.id != ROUTE_AUDIT)
+			request_fail(r, REASON_BAD_REQUEST, "expected no body");
+		else if (size > max || r->body.len > max - size)
+			request_fail(r, REASON_BODY_TOO_LARGE, "found a body larger than %zu bytes", max);
+		else if (bytes_append(&r->body, data, size, max, &err) == WN_TOO_LARGE)
+			request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err.message);
+		else if (err.code != WN_OK)
+			request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	}
+	if (r->outcome != REASON_OK) {
+		bytes_free(&r->body);
+		c->discarded += size;
+	}
+	return c->discarded > 2 * max ? MHD_NO : MHD_YES;
+}
+
+static enum MHD_Result complete(connection *c, request *r)
+{
+	http *h = c->http;
+	if (!connection_step(c, PHASE_RECEIVING, PHASE_BUSY))
+		return MHD_NO;
+	r->received_ns = monotonic_ns();
+	if (c->route.id == ROUTE_AUDIT)
+		r->stage_ns[STAGE_RECEIVE] = r->received_ns - r->begun_ns;
+	if (r->outcome == REASON_OK && c->route.id != ROUTE_AUDIT)
+		answer_get(c, r);
+	else if (r->outcome == REASON_OK && audit_admit(h->opt.audit, r) == REASON_OK) {
+		c->submitted = true;
+		/* Before the hand-over: a worker may resume it at once. */
+		MHD_suspend_connection(c->mhd);
+		audit_submit(h->opt.audit, r);
+		return MHD_YES;
+	}
+	return send_answer(c, r);
+}
+
+static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+                              const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	connection *c = info ? info->socket_context : NULL;
+	request *r = *request_slot;
+	if (!c)
+		return MHD_NO;
+	if (!r)
+		return begin(cls, c, url, method, request_slot);
+	if (*upload_data_size > 0) {
+		size_t size = *upload_data_size;
+		*upload_data_size = 0;
+		return receive(c, r, upload_data, size);
+	}
+	return c->submitted ? send_answer(c, r) : complete(c, r);
+}
+
+static void completed(void *cls, struct MHD_Connection *mhd, void **request_slot, enum MHD_RequestTerminationCode how)
+{
+	http *h = cls;
+	request *r = *request_slot;
+	if (!r)
+		return;
+	*request_slot = NULL;
+	connection *c = r->http;
+	if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+		/* Also an answer that could not be delivered: to the client it never happened. */
+		r->outcome = REASON_OK;
+		if (atomic_load(&c->phase) == PHASE_TIMED_OUT)
+			request_fail(r, REASON_RECEIVE_TIMEOUT, "timed out");
+		else if (how == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN)
+			request_fail(r, REASON_DRAINING, "shut down");
+		else
+			request_fail(r, REASON_CLIENT_CLOSED, "closed");
+		r->answer_len = 0;
+	}
+	bool is_audit = c->route.id == ROUTE_AUDIT;
+	metrics_count_request(h->opt.metrics, r, is_audit);
+	if (h->opt.access_log)
+		access_log_write(h->opt.access_log, access_log_line(r));
+	request_pool_put(h->opt.pool, r);
+	if (is_audit)
+		atomic_fetch_sub(&h->in_flight, 1);
+	if (atomic_load(&c->phase) != PHASE_TIMED_OUT) {
+		atomic_store(&c->since_ns, monotonic_ns());
+		atomic_store(&c->phase, PHASE_AWAITING);
+	}
+}
+
+/* ---- opening and closing ---- */
+
+static int listen_socket(const server_config *config, int *port, wn_error *err)
+{
+	struct sockaddr_storage a;
+	socklen_t len;
+	if (server_config_address(config, &a, &len, err) != WN_OK)
+		return -1;
+	int one = 1;
+	int fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+	    bind(fd, (struct sockaddr *)&a, len) != 0 || listen(fd, SOMAXCONN) != 0 ||
+	    getsockname(fd, (struct sockaddr *)&a, &len) != 0) {
+		wn_fail(err, WN_IO, "cannot listen on %s port %d: %s", config->listen_address, config->port, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	*port = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port : ((struct sockaddr_in6 *)&a)->sin6_port);
+	return fd;
+}
+
+wn_code http_open(http **out, const http_options *opt, wn_error *err)
+{
+	const server_config *config = opt->config;
+	http *h = *out = calloc(1, sizeof *h);
+	if (!h)
+		return wn_fail(err, WN_NOMEM, "out of memory for the HTTP server");
+	h->opt = *opt;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	int fd = listen_socket(config, &h->port, err);
+	wn_code code = fd < 0 ? WN_IO : http_watch_start(h, err);
+	if (code == WN_OK) {
+		int threads = config->http_threads < config->max_connections ? config->http_threads : config->max_connections;
+		unsigned ipv6 = strchr(config->listen_address, ':') ? MHD_USE_IPv6 : 0;
+		h->daemon = MHD_start_daemon(
+		        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | ipv6, 0, NULL, NULL, handle, h,
+		        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)(threads > 1 ? threads : 0),
+		        MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		        (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory,
+		        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000),
+		        MHD_OPTION_NOTIFY_CONNECTION, connection_changed, h, MHD_OPTION_NOTIFY_COMPLETED, completed, h,
+		        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		if (!h->daemon)
+			code = wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", config->listen_address, h->port);
+		else
+			fd = -1; /* the daemon's */
+	}
+	if (fd >= 0)
+		close(fd);
+	if (code != WN_OK)
+		http_close(out);
+	return code;
+}
+
+void http_close(http **hp)
+{
+	http *h = *hp;
+	if (!h)
+		return;
+	*hp = NULL;
+	http_watch_stop(h);
+	if (h->daemon)
+		MHD_stop_daemon(h->daemon);
+	pthread_cond_destroy(&h->wake);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int http_port(const http *h) { return h->port; }
+
+void http_drain(http *h) { atomic_store(&h->draining, true); }
+
+size_t http_in_flight(http *h) { return atomic_load(&h->in_flight); }

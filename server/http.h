@@ -1,0 +1,40 @@
+/* http.h: HTTP/1.1 on libmicrohttpd: connections, bodies, answers; no audit logic.
+ *
+ * libmicrohttpd's threads (epoll, a fixed pool) run short callbacks only: they collect a bounded body, hand a complete audit to
+ * the audit service and suspend its connection; audit_options.done resumes it from a worker. One more thread watches for
+ * requests that drip in too slowly, which the library's idle timeout cannot see. */
+#ifndef WINNOW_SERVER_HTTP_H
+#define WINNOW_SERVER_HTTP_H
+
+#include "server/audit.h"
+#include "server/keys.h"
+#include "server/log.h"
+
+typedef struct http http;
+
+typedef struct http_options {
+	const server_config *config; /* everything here must outlive the server */
+	registry *registry;
+	metrics *metrics;
+	audit_service *audit;
+	access_log *access_log; /* may be NULL */
+	request_pool *pool;
+	const key_set *inference_keys, *metrics_keys;
+} http_options;
+
+/* Binds, listens and serves. */
+wn_code http_open(http **out, const http_options *opt, wn_error *err);
+/* Closes every connection. Nothing may be suspended any more: stop the audit service first. */
+void http_close(http **h);
+
+int http_port(const http *h);
+/* New audits are answered 503 and the server is not ready. */
+void http_drain(http *h);
+/* Audits begun and not yet fully answered. */
+size_t http_in_flight(http *h);
+
+/* For audit_options. */
+void http_request_done(request *r);
+bool http_client_gone(const request *r);
+
+#endif

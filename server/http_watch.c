@@ -1,0 +1,110 @@
+/* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris).
+ *
+ * libmicrohttpd's timeout restarts with every byte. This thread looks at all connections five times a second and shuts down
+ * those whose headers or body have taken too long in all; the library then sees the end of the stream and cleans up. It never
+ * closes a descriptor, and the lock keeps a connection in the list until after it left, so no number can be reused here. */
+#include "server/http_internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "server/answers.h"
+
+#define WATCH_INTERVAL_NS 200000000
+
+bool connection_step(connection *c, phase from, phase to)
+{
+	int expected = from;
+	if (!atomic_compare_exchange_strong(&c->phase, &expected, to))
+		return false;
+	atomic_store(&c->since_ns, monotonic_ns());
+	return true;
+}
+
+/* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly. */
+static void send_timeout(connection *c)
+{
+	request r = {.outcome = REASON_OK};
+	memcpy(r.id, c->request_id, sizeof r.id);
+	request_fail(&r, REASON_RECEIVE_TIMEOUT, "the body was not complete after %.1f s",
+	             (double)c->http->opt.config->receive_timeout_ns / 1e9);
+	char *body = answer_problem(&r);
+	if (!body)
+		return;
+	char text[2048];
+	int n = snprintf(text, sizeof text,
+	                 "HTTP/1.1 408 Request Timeout\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Request-Id: %s\r\n"
+	                 "Connection: close\r\n\r\n%s",
+	                 TYPE_PROBLEM, strlen(body), r.id, body);
+	/* A client too slow to send may also be too slow to read: never wait for it. */
+	if (n > 0 && n < (int)sizeof text)
+		(void)!send(c->fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	free(body);
+}
+
+static void check_connection(connection *c, int64_t now)
+{
+	const server_config *config = c->http->opt.config;
+	int64_t waited = now - atomic_load(&c->since_ns);
+	switch (atomic_load(&c->phase)) {
+	case PHASE_AWAITING:
+		/* An idle kept-alive connection is the library's business; this bound is for headers that never end. */
+		if (waited > config->idle_timeout_ns + config->receive_timeout_ns &&
+		    connection_step(c, PHASE_AWAITING, PHASE_TIMED_OUT))
+			shutdown(c->fd, SHUT_RDWR);
+		break;
+	case PHASE_RECEIVING:
+		if (waited > config->receive_timeout_ns && connection_step(c, PHASE_RECEIVING, PHASE_TIMED_OUT)) {
+			send_timeout(c);
+			shutdown(c->fd, SHUT_RDWR);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+static void *watch_main(void *arg)
+{
+	http *h = arg;
+	pthread_mutex_lock(&h->lock);
+	while (!h->stop) {
+		int64_t now = monotonic_ns();
+		for (connection *c = h->connections; c; c = c->next)
+			check_connection(c, now);
+		int64_t until = now + WATCH_INTERVAL_NS;
+		struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+		pthread_cond_timedwait(&h->wake, &h->lock, &t);
+	}
+	pthread_mutex_unlock(&h->lock);
+	return NULL;
+}
+
+wn_code http_watch_start(http *h, wn_error *err)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int e = pthread_create(&h->watcher, NULL, watch_main, h);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e != 0)
+		return wn_fail(err, WN_IO, "cannot start the connection watcher: %s", strerror(e));
+	h->watching = true;
+	return WN_OK;
+}
+
+void http_watch_stop(http *h)
+{
+	if (!h->watching)
+		return;
+	pthread_mutex_lock(&h->lock);
+	h->stop = true;
+	pthread_cond_signal(&h->wake);
+	pthread_mutex_unlock(&h->lock);
+	pthread_join(h->watcher, NULL);
+	h->watching = false;
+}

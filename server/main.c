@@ -1,0 +1,169 @@
+/* main.c: winnow-serve's command line and signals.
+ *
+ * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. After the first
+ * SIGTERM or SIGINT they get their default action back, so that a second one ends the process at once. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/log.h"
+#include "server/server.h"
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+typedef struct arguments {
+	const char *config, *model_dir, *registry, *listen;
+	const char *sets[64];
+	int num_sets;
+	bool print, check, help, version;
+} arguments;
+
+static void usage(FILE *f)
+{
+	fputs("winnow-serve: audits ads (an image and its text) over HTTP\n"
+	      "\n"
+	      "Usage: winnow-serve [options]\n"
+	      "  --config FILE       read settings from a YAML file\n"
+	      "  --registry DIR      directory with NAME/VERSION/ models (model.registry)\n"
+	      "  --model-dir DIR     serve this one model directory (model.dir)\n"
+	      "  --listen ADDR:PORT  listen there, e.g. 127.0.0.1:8080, [::1]:8080 or 8080\n"
+	      "  --set KEY=VALUE     set one key of the configuration; may be repeated\n"
+	      "  --print-config      print the effective configuration with every key explained, and exit\n"
+	      "  --check-config      check the configuration, and exit\n"
+	      "  --version, --help\n"
+	      "\n"
+	      "Examples:\n"
+	      "  winnow-serve --registry registry\n"
+	      "  winnow-serve --config configs/serve.yaml --set inference.deadline=200ms\n"
+	      "  curl -F image=@ad.jpg -F 'text=今日特价' http://127.0.0.1:8080/v1/audit\n"
+	      "  curl http://127.0.0.1:8080/metrics\n"
+	      "\n"
+	      "WINNOW_INFERENCE_KEY and WINNOW_METRICS_KEY in the environment set the keys; an address other than loopback\n"
+	      "needs an inference key. SIGTERM and SIGINT finish what was accepted, then exit 0; a second signal exits at once.\n"
+	      "Exit codes: 0 done, 1 the server failed, 2 usage or configuration.\n",
+	      f);
+}
+
+/* EXIT_DONE, or EXIT_USAGE after a line on stderr. */
+static int parse_arguments(arguments *a, int argc, char **argv)
+{
+	enum { CONFIG = 1, REGISTRY, MODEL_DIR, LISTEN, SET, PRINT, CHECK, VERSION, HELP };
+	static const struct option OPTIONS[] = {
+		{"config", required_argument, NULL, CONFIG}, {"registry", required_argument, NULL, REGISTRY},
+		{"model-dir", required_argument, NULL, MODEL_DIR}, {"listen", required_argument, NULL, LISTEN},
+		{"set", required_argument, NULL, SET}, {"print-config", no_argument, NULL, PRINT},
+		{"check-config", no_argument, NULL, CHECK}, {"version", no_argument, NULL, VERSION},
+		{"help", no_argument, NULL, HELP}, {0}};
+	int o;
+	while ((o = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
+		switch (o) {
+		case CONFIG: a->config = optarg; break;
+		case REGISTRY: a->registry = optarg; break;
+		case MODEL_DIR: a->model_dir = optarg; break;
+		case LISTEN: a->listen = optarg; break;
+		case PRINT: a->print = true; break;
+		case CHECK: a->check = true; break;
+		case VERSION: a->version = true; break;
+		case HELP: a->help = true; break;
+		case SET:
+			if (a->num_sets == (int)(sizeof a->sets / sizeof a->sets[0])) {
+				fprintf(stderr, "winnow-serve: more than %d --set options\n", a->num_sets);
+				return EXIT_USAGE;
+			}
+			a->sets[a->num_sets++] = optarg;
+			break;
+		default: return EXIT_USAGE; /* getopt has said why */
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "winnow-serve: found \"%.80s\", expected options only (try --help)\n", argv[optind]);
+		return EXIT_USAGE;
+	}
+	return EXIT_DONE;
+}
+
+static wn_code set_string(char **field, const char *value, wn_error *err)
+{
+	char *copy = strdup(value);
+	if (!copy)
+		return wn_fail(err, WN_NOMEM, "out of memory");
+	free(*field);
+	*field = copy;
+	return WN_OK;
+}
+
+/* File, then --set, then the named options: the most specific wins. */
+static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
+{
+	wn_code code = a->config ? config_load(&SERVER_CONFIG_SCHEMA, c, a->config, err)
+	                         : config_defaults(&SERVER_CONFIG_SCHEMA, c, err);
+	for (int i = 0; code == WN_OK && i < a->num_sets; i++)
+		code = config_set(&SERVER_CONFIG_SCHEMA, c, a->sets[i], err);
+	if (code == WN_OK && a->registry) {
+		code = set_string(&c->registry_root, a->registry, err);
+		if (code == WN_OK)
+			code = set_string(&c->model_dir, "", err); /* --registry means the registry */
+	}
+	if (code == WN_OK && a->model_dir)
+		code = set_string(&c->model_dir, a->model_dir, err);
+	if (code == WN_OK && a->listen)
+		code = server_config_set_listen(c, a->listen, err);
+	if (code != WN_OK)
+		return code;
+	code = server_config_check(c, err);
+	return code == WN_OK || !a->config ? code : wn_fail_prefix(err, "%s", a->config);
+}
+
+static int serve(const server_config *c, const sigset_t *stop_signals)
+{
+	server *s = NULL;
+	wn_error err = {0};
+	if (server_open(&s, c, &err) != WN_OK) {
+		fprintf(stderr, "winnow-serve: %s\n", err.message);
+		return EXIT_FAILED;
+	}
+	int signal_number = 0;
+	sigwait(stop_signals, &signal_number);
+	log_info("received %s", strsignal(signal_number));
+	pthread_sigmask(SIG_UNBLOCK, stop_signals, NULL);
+	server_close(&s);
+	return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+	arguments a = {0};
+	server_config c = {0};
+	wn_error err = {0};
+	sigset_t stop_signals;
+	sigemptyset(&stop_signals);
+	sigaddset(&stop_signals, SIGTERM);
+	sigaddset(&stop_signals, SIGINT);
+	int rc = parse_arguments(&a, argc, argv);
+	if (rc != EXIT_DONE)
+		return rc;
+	if (a.help || a.version) {
+		if (a.help)
+			usage(stdout);
+		else
+			puts("winnow-serve " WINNOW_VERSION);
+		return EXIT_DONE;
+	}
+	if (load_config(&c, &a, &err) != WN_OK) {
+		fprintf(stderr, "winnow-serve: %s\n", err.message);
+		config_free(&SERVER_CONFIG_SCHEMA, &c);
+		return EXIT_USAGE;
+	}
+	if (a.print) {
+		config_print(&SERVER_CONFIG_SCHEMA, &c, stdout);
+	} else if (!a.check) {
+		pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
+		signal(SIGPIPE, SIG_IGN);
+		rc = serve(&c, &stop_signals);
+	}
+	config_free(&SERVER_CONFIG_SCHEMA, &c);
+	return rc;
+}

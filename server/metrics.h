@@ -1,0 +1,37 @@
+/* metrics.h: what /metrics tells, in Prometheus' text format (version 0.0.4), base units.
+ *
+ * Counters are atomics that any thread adds to; reading takes no lock, so one scrape may see a request in one counter and not
+ * yet in another. Decisions are kept per label in a small table. */
+#ifndef WINNOW_SERVER_METRICS_H
+#define WINNOW_SERVER_METRICS_H
+
+#include <stdint.h>
+
+#include "server/request.h"
+
+typedef struct metrics metrics;
+
+/* Values that live elsewhere, read at the time of a scrape. */
+typedef struct metrics_gauges {
+	size_t queue_depth, queue_capacity;
+	size_t in_flight;      /* audits begun and not yet answered */
+	size_t connections;
+	size_t body_bytes, body_budget;
+	uint64_t access_log_dropped;
+	int ready;             /* 0 or 1 */
+	const served_model *model; /* may be NULL */
+} metrics_gauges;
+
+wn_code metrics_open(metrics **out, wn_error *err);
+void metrics_close(metrics **m);
+
+/* A finished request: counts its status and, when it is a shed, its reason; an audit's times go into the histograms. */
+void metrics_count_request(metrics *m, const request *r, int is_audit);
+/* An answered audit. */
+void metrics_count_decision(metrics *m, const char *label, const char *suggestion);
+void metrics_count_batch(metrics *m, int size);
+
+/* malloc'ed text, NULL on no memory. */
+char *metrics_text(metrics *m, const metrics_gauges *g);
+
+#endif

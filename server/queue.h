@@ -1,0 +1,29 @@
+/* queue.h: a bounded first-in first-out queue of pointers between threads.
+ *
+ * It never grows and never blocks a producer: a full queue says so, which is what turns into 429 at the edge. Any number
+ * of threads may push and pop. */
+#ifndef WINNOW_SERVER_QUEUE_H
+#define WINNOW_SERVER_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+typedef struct queue queue;
+
+wn_code queue_open(queue **out, size_t capacity, wn_error *err);
+/* Frees an empty or abandoned queue that no thread uses any more; items are not touched. */
+void queue_close(queue **q);
+
+/* False when full or shut; the item stays the caller's. */
+bool queue_push(queue *q, void *item);
+/* Waits for an item, then takes up to max of those already there. 0 when the queue is shut and empty. */
+size_t queue_pop(queue *q, void **items, size_t max);
+/* No pushes from now on; poppers get what is left, then 0. */
+void queue_shut(queue *q);
+
+size_t queue_depth(queue *q);
+size_t queue_capacity(const queue *q);
+
+#endif

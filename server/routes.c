@@ -1,0 +1,63 @@
+/* routes.c: see routes.h. */
+#include "server/routes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "server/registry.h"
+
+static const struct {
+	const char *path;
+	route_id id;
+} FIXED[] = {
+	{"/v1/audit", ROUTE_AUDIT}, {"/v2", ROUTE_SERVER}, {"/v2/", ROUTE_SERVER}, {"/v2/health/live", ROUTE_LIVE},
+	{"/v2/health/ready", ROUTE_READY}, {"/metrics", ROUTE_METRICS},
+};
+
+/* Copies the segment up to '/' or the end; what follows it, or NULL when it does not fit or is empty. */
+static const char *take_segment(char *out, size_t size, const char *p)
+{
+	size_t n = strcspn(p, "/");
+	if (n == 0 || n >= size)
+		return NULL;
+	memcpy(out, p, n);
+	out[n] = 0;
+	return p + n;
+}
+
+static route model_route(const char *p)
+{
+	route r = {.id = ROUTE_NONE};
+	p = take_segment(r.model, sizeof r.model, p);
+	if (!p || !registry_name_is_valid(r.model))
+		return r;
+	if (strncmp(p, "/versions/", 10) == 0) {
+		p = take_segment(r.version, sizeof r.version, p + 10);
+		if (!p)
+			return r;
+	}
+	if (!*p)
+		r.id = ROUTE_MODEL;
+	else if (strcmp(p, "/ready") == 0)
+		r.id = ROUTE_MODEL_READY;
+	return r;
+}
+
+route route_of(const char *path)
+{
+	for (size_t i = 0; i < sizeof FIXED / sizeof FIXED[0]; i++)
+		if (strcmp(path, FIXED[i].path) == 0)
+			return (route){.id = FIXED[i].id};
+	if (strncmp(path, "/v2/models/", 11) == 0)
+		return model_route(path + 11);
+	return (route){.id = ROUTE_NONE};
+}
+
+const char *route_methods(route_id id) { return id == ROUTE_AUDIT ? "POST" : "GET, HEAD"; }
+
+bool route_allows(route_id id, const char *method)
+{
+	if (id == ROUTE_AUDIT)
+		return strcmp(method, "POST") == 0;
+	return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+}

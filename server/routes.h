@@ -1,0 +1,29 @@
+/* routes.h: paths to what they mean. Pure. */
+#ifndef WINNOW_SERVER_ROUTES_H
+#define WINNOW_SERVER_ROUTES_H
+
+#include <stdbool.h>
+
+typedef enum route_id {
+	ROUTE_NONE,
+	ROUTE_AUDIT,       /* POST /v1/audit */
+	ROUTE_SERVER,      /* GET /v2 */
+	ROUTE_LIVE,        /* GET /v2/health/live */
+	ROUTE_READY,       /* GET /v2/health/ready */
+	ROUTE_MODEL,       /* GET /v2/models/NAME[/versions/V] */
+	ROUTE_MODEL_READY, /* GET /v2/models/NAME[/versions/V]/ready */
+	ROUTE_METRICS,     /* GET /metrics */
+} route_id;
+
+typedef struct route {
+	route_id id;
+	char model[65];   /* of a model route */
+	char version[24]; /* "" when the path names none */
+} route;
+
+route route_of(const char *path);
+/* The Allow header's value. */
+const char *route_methods(route_id id);
+bool route_allows(route_id id, const char *method);
+
+#endif

@@ -1,0 +1,141 @@
+/* server.c: see server.h. Opening goes from the bottom up, so that the port opens last and the first request finds a model that
+ * is warm; closing goes the other way, with the one twist that the audit service must have let go of every suspended connection
+ * before the HTTP library may stop. */
+#include "server/server.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include <omp.h>
+
+#include "model/dnn.h"
+#include "model/ops.h"
+#include "server/audit.h"
+#include "server/http.h"
+#include "server/keys.h"
+#include "server/log.h"
+
+struct server {
+	const server_config *config;
+	key_set inference_keys, metrics_keys;
+	registry *registry;
+	metrics *metrics;
+	access_log *access_log;
+	request_pool *pool;
+	audit_service *audit;
+	http *http;
+};
+
+static wn_code load_keys(server *s, wn_error *err)
+{
+	const server_config *c = s->config;
+	struct sockaddr_storage a;
+	socklen_t len;
+	if (key_set_load(&s->inference_keys, "keys.inference", c->inference_key, c->inference_key_file, "WINNOW_INFERENCE_KEY",
+	                 err) != WN_OK ||
+	    key_set_load(&s->metrics_keys, "keys.metrics", c->metrics_key, c->metrics_key_file, "WINNOW_METRICS_KEY", err) !=
+	            WN_OK ||
+	    server_config_address(c, &a, &len, err) != WN_OK)
+		return err->code;
+	if (s->inference_keys.count == 0 && !address_is_loopback((struct sockaddr *)&a))
+		return wn_fail(err, WN_INVALID, "listen.address: %s can be reached from outside, expected an inference key "
+		               "(keys.inference_file or WINNOW_INFERENCE_KEY) or a loopback address", c->listen_address);
+	return WN_OK;
+}
+
+static void log_start(const server *s)
+{
+	served_model *m = registry_acquire(s->registry);
+	if (m) {
+		const checkpoint *ckpt = classifier_checkpoint(m->classifier);
+		log_info("model %s version %s %s: %zu parameters, %d labels, %s", m->name, m->version, m->digest,
+		         blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier), ckpt->manifest.precision);
+	}
+	registry_release(&m);
+	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(), ops->name,
+	         s->config->instances, server_config_threads(s->config));
+	log_info("listening on %s port %d%s", s->config->listen_address, http_port(s->http),
+	         s->inference_keys.count ? "" : ", without an inference key");
+}
+
+wn_code server_open(server **out, const server_config *c, wn_error *err)
+{
+	wn_error local = {0};
+	err = err ? err : &local;
+	server *s = *out = calloc(1, sizeof *s);
+	if (!s)
+		return wn_fail(err, WN_NOMEM, "out of memory for the server");
+	s->config = c;
+	/* Sessions size their scratch by the team of the thread that opens them: the same size as when they run. */
+	omp_set_num_threads(server_config_threads(c));
+	wn_code code = load_keys(s, err);
+	if (code == WN_OK)
+		code = registry_open(&s->registry, c, err);
+	if (code == WN_OK)
+		code = metrics_open(&s->metrics, err);
+	if (code == WN_OK)
+		code = access_log_open(&s->access_log, c->access_log, (size_t)c->access_log_buffer, err);
+	if (code == WN_OK)
+		code = request_pool_open(&s->pool, (size_t)c->queue_capacity + 16, c->body_budget, err);
+	if (code == WN_OK) {
+		audit_options audit = {.config = c, .registry = s->registry, .metrics = s->metrics, .done = http_request_done,
+		                       .gone = http_client_gone};
+		code = audit_open(&s->audit, &audit, err);
+	}
+	if (code == WN_OK) {
+		http_options web = {.config = c, .registry = s->registry, .metrics = s->metrics, .audit = s->audit,
+		                     .access_log = s->access_log, .pool = s->pool, .inference_keys = &s->inference_keys,
+		                     .metrics_keys = &s->metrics_keys};
+		code = http_open(&s->http, &web, err);
+	}
+	if (code == WN_OK)
+		log_start(s);
+	else
+		server_close(out);
+	return code;
+}
+
+/* Waits until no audit is in flight, at most until the given time. */
+static bool wait_idle(server *s, int64_t until_ns)
+{
+	while (http_in_flight(s->http) > 0) {
+		if (monotonic_ns() >= until_ns)
+			return false;
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+	}
+	return true;
+}
+
+static void drain(server *s)
+{
+	int64_t start = monotonic_ns();
+	log_info("draining: %zu audits in flight", http_in_flight(s->http));
+	http_drain(s->http);
+	if (!wait_idle(s, start + s->config->drain_timeout_ns)) {
+		log_warning("drain.timeout is over: %zu audits are given up", http_in_flight(s->http));
+		audit_abandon(s->audit);
+	}
+	audit_stop(s->audit);
+	/* Their connections were resumed just now: let the answers out. */
+	wait_idle(s, monotonic_ns() + 1000000000);
+	log_info("drained after %.3f s", (double)(monotonic_ns() - start) / 1e9);
+}
+
+void server_close(server **sp)
+{
+	server *s = *sp;
+	if (!s)
+		return;
+	*sp = NULL;
+	if (s->http)
+		drain(s);
+	http_close(&s->http);
+	audit_close(&s->audit);
+	request_pool_close(&s->pool);
+	access_log_close(&s->access_log);
+	metrics_close(&s->metrics);
+	registry_close(&s->registry);
+	free(s);
+}
+
+int server_port(const server *s) { return http_port(s->http); }

@@ -1,0 +1,16 @@
+/* server.h: the parts of winnow-serve put together: keys, model, metrics, access log, audit service, HTTP. */
+#ifndef WINNOW_SERVER_SERVER_H
+#define WINNOW_SERVER_SERVER_H
+
+#include "server/config.h"
+
+typedef struct server server;
+
+/* Loads the model, warms it up and listens. c must outlive the server. */
+wn_code server_open(server **out, const server_config *c, wn_error *err);
+/* Refuses new audits, lets those accepted finish for at most drain.timeout, then stops everything. */
+void server_close(server **s);
+
+int server_port(const server *s);
+
+#endif
