@@ -22,6 +22,9 @@ extern const char *const TASK_NAMES[]; /* "caption", "audit", NULL */
 typedef enum modalities { MODALITIES_BOTH, MODALITIES_TEXT, MODALITIES_IMAGE } modalities;
 extern const char *const MODALITY_NAMES[]; /* "both", "text", "image", NULL */
 
+/* What matrix products run in; weights, moments and everything else are f32 either way (model/compute.h). */
+typedef enum train_precision { TRAIN_F32, TRAIN_BF16 } train_precision;
+
 typedef struct stack_shape {
 	int hidden_size, num_hidden_layers, num_attention_heads, intermediate_size;
 } stack_shape;
@@ -39,7 +42,7 @@ typedef struct phase_config {
 typedef struct train_config {
 	char *name, *run_dir, *init_from, *tokenizer;
 	int64_t seed;
-	int threads, modalities;
+	int threads, modalities, precision;
 	char *data_dir, *cache_dir;
 	double cache_scale;
 	int64_t limit;

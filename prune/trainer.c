@@ -10,6 +10,7 @@
 
 #include "model/checkpoint.h"
 #include "model/classifier.h"
+#include "model/dnn.h"
 #include "prune/adamw.h"
 #include "prune/evaluate.h"
 #include "prune/sample_plan.h"
@@ -18,7 +19,7 @@
 #include "prune/train_state.h"
 
 #define MAX_SKIPPED_IN_A_ROW 25 /* updates lost to gradients that are not finite before the run gives up */
-#define SMOOTHING           0.98
+#define SMOOTHING           0.95
 
 typedef struct trainer {
 	train_run *run;
@@ -310,6 +311,9 @@ static wn_code open_phase(trainer *t, wn_error *err)
 	so.max_batch = t->micro_batch;
 	so.max_text_len = longest;
 	so.training = true;
+	/* use_vision stays on for the text-only baseline: validation, eval and a server run the model it saves with the vision
+	 * stack on a blank image, so training must see what that makes of it. */
+	so.bf16 = c->precision == TRAIN_BF16 && dnn_has_bf16();
 	wn_code rc = sample_plan_open(&t->plan, t->phase->batch_size, t->phase->caption_replay, (uint64_t)c->seed, (uint64_t)t->task + 1,
 				      &main->sequences, &main->images, replays ? &replay->sequences : NULL,
 				      replays ? &replay->images : NULL, err);
