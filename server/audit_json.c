@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <nettle/base64.h>
 
+#include "model/pretokenize.h"
 #include "server/fields.h"
 
 /* Deepest nesting of brackets outside strings; malformed JSON may give any number, and is refused later. */
@@ -69,7 +70,7 @@ static reason set_field(request *r, const char *key, json_t *value, const field_
 
 reason fields_parse_json(request *r, const field_limits *limits)
 {
-	size_t valid = utf8_valid_prefix(r->body.data, r->body.len);
+	size_t valid = utf8_valid_prefix((const char *)r->body.data, r->body.len);
 	if (valid != r->body.len)
 		return request_fail(r, REASON_INVALID_UTF8, "the JSON body has invalid UTF-8 at byte %zu", valid);
 	int depth = nesting_depth(r->body.data, r->body.len);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "model/pretokenize.h"
 #include "server/multipart.h"
 
 static const char *const FIELD_NAMES[FIELD_COUNT] = {"image", "text", "assist", "data_id", "model"};
@@ -15,30 +16,6 @@ field field_of(const char *name)
 	while (f < FIELD_COUNT && strcmp(name, FIELD_NAMES[f]) != 0)
 		f++;
 	return (field)f;
-}
-
-size_t utf8_valid_prefix(const void *data, size_t len)
-{
-	const unsigned char *s = data;
-	size_t i = 0;
-	while (i < len) {
-		unsigned char c = s[i];
-		if (c < 0x80) {
-			i++;
-			continue;
-		}
-		size_t n = c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-		if (n == 0 || len - i < n)
-			return i;
-		for (size_t k = 1; k < n; k++)
-			if ((s[i + k] & 0xc0) != 0x80)
-				return i;
-		unsigned char d = s[i + 1];
-		if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f))
-			return i;
-		i += n;
-	}
-	return len;
 }
 
 /* Media type match: "multipart/form-data" followed by the end, a blank or ';'. */

@@ -35,7 +35,4 @@ reason field_set_image(request *r, const unsigned char *data, size_t len, const 
 /* What must be there is there. */
 reason fields_check(request *r);
 
-/* Length of the valid prefix of UTF-8 text (RFC 3629: no surrogates, no overlong forms); len when all is valid. */
-size_t utf8_valid_prefix(const void *data, size_t len);
-
 #endif

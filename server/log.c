@@ -17,8 +17,8 @@
 
 #include <jansson.h>
 
+#include "model/pretokenize.h"
 #include "server/answers.h"
-#include "server/fields.h"
 
 #define CLOSE_WAIT_NS 1000000000 /* access_log_close gives a stuck sink this long */
 

@@ -9,7 +9,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "server/fields.h"
+#include "model/pretokenize.h"
 
 /* A kept request may hold on to this much of each buffer; a rare giant is given back at once. */
 #define KEEP_BYTES ((size_t)1 << 20)
