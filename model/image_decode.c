@@ -65,15 +65,16 @@ static void *stb_realloc(void *old, size_t old_n, size_t n)
 #include <stb/stb_image.h>
 #pragma GCC diagnostic pop
 
-/* Runs stb_image with a cap; checks that it saw the same picture as the walk. sixteen: u16 [h][w][1], else u8 [h][w][3]. */
+/* Runs stb_image with a cap; checks that it saw the same picture as the walk. sixteen: u16 [h][w][3], or with grey
+ * u16 [h][w][1]; else u8 [h][w][3]. */
 static wn_code run_stb(void **out, const char *format, const image_header *h, const uint8_t *b, size_t len, size_t cap,
-		       int sixteen, wn_error *err)
+		       int sixteen, int grey, wn_error *err)
 {
 	int w = 0, ht = 0, n = 0;
 	stb_memory.cap = cap;
 	stb_memory.beyond = stb_memory.refused = 0;
 	stbi__g_failure_reason = NULL; /* some paths fail without a word: an older reason must not speak for them */
-	void *p = sixteen ? (void *)stbi_load_16_from_memory(b, (int)len, &w, &ht, &n, 1)
+	void *p = sixteen ? (void *)stbi_load_16_from_memory(b, (int)len, &w, &ht, &n, grey ? 1 : 3)
 			  : (void *)stbi_load_from_memory(b, (int)len, &w, &ht, &n, 3);
 	const char *why = stbi_failure_reason();
 	if (!p && stb_memory.refused)
@@ -97,22 +98,25 @@ static wn_code decode_jpeg(image *out, const image_header *h, const uint8_t *b, 
 	/* The largest block is a plane of 16-bit coefficients, rounded up to whole 32x32 units; 64 KiB covers its tables. */
 	size_t cap = ((size_t)h->width + 32) * ((size_t)h->height + 32) * 3 + 65536;
 	void *rgb = NULL;
-	wn_code rc = run_stb(&rgb, "jpeg", h, b, len, cap, 0, err);
+	wn_code rc = run_stb(&rgb, "jpeg", h, b, len, cap, 0, 0, err);
 	if (rc == WN_OK)
 		*out = (image){h->width, h->height, rgb};
 	return rc;
 }
 
-/* Pillow opens 16-bit grey as I;16, and its convert("RGB") clips at 255 instead of scaling. The models were trained
- * behind that, so it is what they must see. */
-static wn_code clip_grey16(image *out, const image_header *h, const uint16_t *grey, wn_error *err)
+/* Pillow keeps the high byte of 16-bit colour, but opens 16-bit grey as I;16, whose convert("RGB") clips at 255 instead
+ * of scaling. The models were trained behind that, so it is what they must see. (stb_image could cut the colours
+ * itself; it leaks the 16-bit pixels when memory runs out there.) */
+static wn_code narrow16(image *out, const image_header *h, const uint16_t *wide, int grey, wn_error *err)
 {
 	size_t n = (size_t)h->width * (size_t)h->height;
 	uint8_t *rgb = malloc(n * 3);
 	if (!rgb)
 		return wn_fail(err, WN_NOMEM, "out of memory for a %dx%d image", h->width, h->height);
-	for (size_t i = 0; i < n; i++)
-		rgb[3 * i] = rgb[3 * i + 1] = rgb[3 * i + 2] = grey[i] > 255 ? 255 : (uint8_t)grey[i];
+	for (size_t i = 0; !grey && i < 3 * n; i++)
+		rgb[i] = (uint8_t)(wide[i] >> 8);
+	for (size_t i = 0; grey && i < n; i++)
+		rgb[3 * i] = rgb[3 * i + 1] = rgb[3 * i + 2] = wide[i] > 255 ? 255 : (uint8_t)wide[i];
 	*out = (image){h->width, h->height, rgb};
 	return WN_OK;
 }
@@ -133,16 +137,16 @@ static wn_code decode_png(image *out, const image_header *h, const uint8_t *b, s
 	if (cap < small_len)
 		cap = small_len; /* stb_image gathers the compressed data first */
 	void *p = NULL;
-	int grey16 = h->bit_depth == 16 && h->color_type == 0;
-	rc = run_stb(&p, "png", h, small, small_len, cap, grey16, err);
+	int sixteen = h->bit_depth == 16, grey = sixteen && h->color_type == 0;
+	rc = run_stb(&p, "png", h, small, small_len, cap, sixteen, grey, err);
 	free(small);
 	if (rc)
 		return rc;
-	if (!grey16) {
+	if (!sixteen) {
 		*out = (image){h->width, h->height, p};
 		return WN_OK;
 	}
-	rc = clip_grey16(out, h, p, err);
+	rc = narrow16(out, h, p, grey, err);
 	free(p);
 	return rc;
 }
