@@ -53,8 +53,8 @@ static wn_code append(const tokenizer *t, const char *s, size_t len, int32_t *id
 	size_t at = *count < max ? *count : max, n = 0;
 	wn_error local = {0};
 	wn_code rc = tokenizer_encode(t, s, len, false, ids + at, max - at, &n, &local);
-	if (rc != WN_OK && rc != WN_TOO_LARGE)
-		return wn_fail(err, rc, "%s", local.message);
+	if (rc != WN_OK && rc != WN_TOO_LARGE) /* the caller names the field */
+		return wn_fail(err, rc, "%s", !strncmp(local.message, "text: ", 6) ? local.message + 6 : local.message);
 	if (rc == WN_TOO_LARGE && n <= max - at)
 		n = max - at + 1;
 	*count += n;
