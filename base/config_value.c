@@ -267,7 +267,7 @@ static void format_number(char *buf, size_t size, double v)
 		if (strtod(buf, NULL) == v)
 			break;
 	}
-	if (v == nearbyint(v) && fabs(v) < 1e15) /* 65536, not 6.5536e+04 */
+	if (v == nearbyint(v) && fabs(v) < 1e16) /* 65536, not 6.5536e+04 */
 		snprintf(buf, size, "%.0f", v);
 }
 

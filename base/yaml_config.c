@@ -155,7 +155,7 @@ static wn_code unknown_key(const reader *r, const char *prefix, const char *key,
 		if (k->type == CONFIG_TYPE_SECTION || strncmp(k->path, prefix, prefix_len) != 0)
 			continue;
 		size_t len = strcspn(name, "."), d = edit_distance(key, name, len);
-		if (d < best) {
+		if (d < best && d < len && d < strlen(key)) {
 			best = d;
 			nearest = name;
 			nearest_len = len;
