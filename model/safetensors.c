@@ -23,9 +23,10 @@
 
 #include "base/file.h"
 
-/* The reference library stops at 100 MB; a BLIP-2 header is some 200 KB. */
-#define MAX_HEADER ((uint64_t)100 * 1000 * 1000)
-#define MAX_INDEX ((size_t)64 << 20)
+/* The reference library stops at 100 MB, which a hostile file turns into gigabytes of JSON nodes; a BLIP-2 header has some
+ * 200 KB. */
+#define MAX_HEADER ((uint64_t)8 << 20)
+#define MAX_INDEX ((size_t)8 << 20)
 #define MAX_SHARDS 1024
 
 typedef struct shard {
