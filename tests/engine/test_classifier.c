@@ -2,7 +2,9 @@
  *
  * The reference is brute force: for each label a plain forward over prompt + verbalizer, and the sum of its tokens'
  * log-probabilities in double precision. */
+#include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,29 @@
 #include "model/prompt.h"
 
 #define MAX_PROMPT 40
+
+/* Every allocation of the process passes here (the program's symbols win over libc's, for shared libraries too), so that a
+ * test can count those that winnow's code makes. oneDNN's are its own business: its products take workspace from malloc and
+ * its primitives' argument lists are maps. A sanitizer's allocator must not be replaced: there the count stays 0. */
+static atomic_int allocations;
+#if !defined(__SANITIZE_ADDRESS__)
+extern const char __executable_start[], etext[];
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
+static void count(const void *caller)
+{
+	if ((const char *)caller >= __executable_start && (const char *)caller < etext)
+		atomic_fetch_add(&allocations, 1);
+}
+void *malloc(size_t n) { return count(__builtin_return_address(0)), __libc_malloc(n); }
+void *calloc(size_t n, size_t m) { return count(__builtin_return_address(0)), __libc_calloc(n, m); }
+void *realloc(void *p, size_t n) { return count(__builtin_return_address(0)), __libc_realloc(p, n); }
+void *aligned_alloc(size_t a, size_t n) { return count(__builtin_return_address(0)), __libc_memalign(a, n); }
+int posix_memalign(void **p, size_t a, size_t n)
+{
+	count(__builtin_return_address(0));
+	return (*p = __libc_memalign(a, n)) ? 0 : ENOMEM;
+}
+#endif
 
 static const char *const texts[] = {"合规 违禁品 赌博 烟酒违规 医疗违规 虚假宣传", "今日特价 今日特价 全场五折 全场五折 五折",
                                     "内容： 补充： 判定： 内容： 补充： 判定：", "poker poker cards cards cards free free pass pass",
@@ -160,6 +185,38 @@ static void probabilities_equal_plain_scoring(void **state)
 	assert_true(spread > 0.05); /* otherwise everything above compares uniform with uniform */
 	assert_int_equal(classifier_run(s, in, N + 1, probs, &err), WN_TOO_LARGE);
 	free(px);
+	classifier_session_close(&s);
+	classifier_close(&c);
+}
+
+/* A warm session answers requests of any length without a single allocation. */
+static void a_steady_request_allocates_nothing(void **state)
+{
+	checkpoint ck;
+	classifier *c = NULL;
+	classifier_session *s = NULL;
+	wn_error err = {0};
+	float probs[2 * NUM_LABELS];
+	static float px[3 * 20 * 20];
+	static const char *const ads[] = {"x", "今日特价 free poker cards", "passion passion passion passion passion passion block"};
+	make_parts(&ck);
+	assert_ok(classifier_from_checkpoint(&c, &ck, &err), &err);
+	assert_ok(classifier_session_open(&s, c, 2, &err), &err);
+	assert_ok(classifier_warm(s, &err), &err);
+	int32_t ids[3][MAX_PROMPT];
+	int count[3];
+	for (int i = 0; i < 3; i++)
+		assert_ok(classifier_encode_prompt(c, ads[i], "", ids[i], &count[i], &err), &err);
+#if !defined(__SANITIZE_ADDRESS__)
+	assert_true(atomic_load(&allocations) > 0); /* the counter counts */
+#endif
+	const int before = atomic_load(&allocations);
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < 3; i++) {
+			const classifier_input in[2] = {{px, ids[i], count[i]}, {px, ids[(i + 1) % 3], count[(i + 1) % 3]}};
+			assert_int_equal(classifier_run(s, in, 1 + round % 2, probs, NULL), WN_OK);
+		}
+	assert_int_equal(atomic_load(&allocations) - before, 0);
 	classifier_session_close(&s);
 	classifier_close(&c);
 }
@@ -370,6 +427,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(probabilities_equal_plain_scoring),
+		cmocka_unit_test(a_steady_request_allocates_nothing),
 		cmocka_unit_test(borrowed_parts_answer_the_same_and_stay_the_callers),
 		cmocka_unit_test(a_verbalizer_that_begins_another_is_refused),
 		cmocka_unit_test(decisions_follow_the_manifest),
