@@ -1,0 +1,156 @@
+/* The bounded queue and the worker pool, with many threads: run under the thread sanitizer too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include "server/queue.h"
+#include "server/worker.h"
+
+static queue *open_queue(size_t capacity)
+{
+	queue *q;
+	wn_error err = {0};
+	assert_int_equal(queue_open(&q, capacity, &err), WN_OK);
+	return q;
+}
+
+static void queue_keeps_order_and_refuses_when_full(void **state)
+{
+	int items[4];
+	void *out[4];
+	queue *q = open_queue(3);
+	for (int round = 0; round < 5; round++) { /* several times round the ring */
+		for (int i = 0; i < 3; i++)
+			assert_true(queue_push(q, &items[i]));
+		assert_false(queue_push(q, &items[3]));
+		assert_int_equal(queue_depth(q), 3);
+		assert_int_equal(queue_pop(q, out, 2), 2);
+		assert_ptr_equal(out[0], &items[0]);
+		assert_ptr_equal(out[1], &items[1]);
+		assert_int_equal(queue_pop(q, out, 4), 1);
+		assert_ptr_equal(out[0], &items[2]);
+	}
+	queue_close(&q);
+	assert_null(q);
+}
+
+static void shut_queue_gives_what_is_left_then_nothing(void **state)
+{
+	int item;
+	void *out[2];
+	queue *q = open_queue(2);
+	assert_true(queue_push(q, &item));
+	queue_shut(q);
+	assert_false(queue_push(q, &item));
+	assert_int_equal(queue_pop(q, out, 2), 1);
+	assert_int_equal(queue_pop(q, out, 2), 0);
+	queue_close(&q);
+}
+
+static void impossible_capacities_are_refused(void **state)
+{
+	queue *q;
+	wn_error err = {0};
+	assert_int_equal(queue_open(&q, 0, &err), WN_INVALID);
+	assert_int_equal(queue_open(&q, SIZE_MAX / 4, NULL), WN_INVALID);
+}
+
+#define PRODUCERS 4
+#define PER_PRODUCER 5000
+
+typedef struct totals {
+	queue *q;
+	atomic_llong sum;
+	atomic_int count, calls;
+	atomic_int most_in_call;
+	int values[PRODUCERS * PER_PRODUCER];
+	atomic_int next;
+} totals;
+
+static void *produce(void *arg)
+{
+	totals *t = arg;
+	for (int i = 0; i < PER_PRODUCER; i++) {
+		int k = atomic_fetch_add(&t->next, 1);
+		t->values[k] = k;
+		while (!queue_push(t->q, &t->values[k]))
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void consume(void *cls, int worker, void **items, size_t count)
+{
+	totals *t = cls;
+	atomic_fetch_add(&t->calls, 1);
+	if ((int)count > atomic_load(&t->most_in_call))
+		atomic_store(&t->most_in_call, (int)count);
+	for (size_t i = 0; i < count; i++)
+		atomic_fetch_add(&t->sum, *(int *)items[i]);
+	atomic_fetch_add(&t->count, (int)count);
+}
+
+static void every_item_is_worked_on_exactly_once(void **state)
+{
+	totals *t = calloc(1, sizeof *t);
+	t->q = open_queue(16);
+	worker_options opt = {.name = "test-workers", .in = t->q, .threads = 3, .max_items = 4, .cls = t, .run = consume};
+	worker_pool *pool;
+	wn_error err = {0};
+	assert_int_equal(worker_pool_open(&pool, &opt, &err), WN_OK);
+	pthread_t producers[PRODUCERS];
+	for (int i = 0; i < PRODUCERS; i++)
+		pthread_create(&producers[i], NULL, produce, t);
+	for (int i = 0; i < PRODUCERS; i++)
+		pthread_join(producers[i], NULL);
+	worker_pool_close(&pool); /* drains what is still queued */
+	const long long n = PRODUCERS * PER_PRODUCER;
+	assert_int_equal(atomic_load(&t->count), n);
+	assert_true(atomic_load(&t->sum) == n * (n - 1) / 2);
+	assert_in_range(atomic_load(&t->most_in_call), 1, 4);
+	queue_close(&t->q);
+	free(t);
+}
+
+static wn_code start_fails_in_one(void *cls, int worker, wn_error *err)
+{
+	atomic_fetch_add((atomic_int *)cls, 1);
+	return worker == 1 ? wn_fail(err, WN_INTERNAL, "worker 1 cannot start") : WN_OK;
+}
+
+static void never_run(void *cls, int worker, void **items, size_t count) { abort(); }
+
+static void failing_start_stops_the_pool_with_its_message(void **state)
+{
+	atomic_int started = 0;
+	queue *q = open_queue(4);
+	worker_options opt = {.name = "w", .in = q, .threads = 3, .max_items = 1, .cls = &started, .start = start_fails_in_one,
+	                      .run = never_run};
+	worker_pool *pool;
+	wn_error err = {0};
+	assert_int_equal(worker_pool_open(&pool, &opt, &err), WN_INTERNAL);
+	assert_null(pool);
+	assert_string_equal(err.message, "worker 1 cannot start");
+	assert_int_equal(atomic_load(&started), 3);
+	queue_close(&q);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(queue_keeps_order_and_refuses_when_full),
+		cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
+		cmocka_unit_test(impossible_capacities_are_refused),
+		cmocka_unit_test(every_item_is_worked_on_exactly_once),
+		cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
