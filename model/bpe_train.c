@@ -8,6 +8,8 @@
  *    same token share its id) starts from it; such a pair may wait in the heap twice and be merged twice;
  *  - counts are 32-bit.
  * Of a pair merged twice only the later merge is written, since the original keeps merges in a map.
+ * (None of 3,000 random corpora made to provoke such a pair had one; the code for it is kept because it is what the
+ * original does, not because it was seen to matter.)
  * Single-threaded; all state belongs to one call. Cost: O(total symbols touched by merges), not O(merges x corpus). */
 #include "model/bpe_write.h"
 

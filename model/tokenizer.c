@@ -117,7 +117,7 @@ static bool stands_alone(const char *s, size_t len, size_t start, size_t end)
 }
 
 /* Splits s at the added tokens of pass 0, then of pass 1, and encodes what lies between. Mirrors find_matches of
- * `tokenizers`, also where it is odd: a match that an rstrip already swallowed still counts. */
+ * `tokenizers`, also where it is odd: a match without lstrip counts although an rstrip before it swallowed its text. */
 static wn_code encode_piece(encoder *e, int pass, const char *s, size_t len)
 {
 	if (pass == 2)
@@ -147,6 +147,8 @@ static wn_code encode_piece(encoder *e, int pass, const char *s, size_t len)
 			}
 			end = space_end;
 		}
+		if (start >= end)
+			continue; /* nothing left of it: an rstrip before took it all (the library drops it too, or panics) */
 		if (done < start)
 			rc = encode_piece(e, pass + 1, s + done, start - done);
 		id_sink_put(&e->out, a->id);

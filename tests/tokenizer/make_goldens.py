@@ -147,10 +147,21 @@ ADDED = [("<mask>", dict(lstrip=True, special=True)), ("[SEP]", dict(rstrip=True
          ("<|img|>", dict(lstrip=True, rstrip=True, normalized=True)), ("红包", dict(normalized=True)),
          ("word", dict(single_word=True, normalized=True)), ("牛肉", dict(single_word=True)), ("<|img|>x", dict()),
          ("\U0001f600", dict(normalized=True)), ("  ", dict(normalized=True)), ("éa", dict()), ("<m", dict(normalized=True)),
-         ("SALE", dict(normalized=True, single_word=True, lstrip=True, rstrip=True)), ("\u0301", dict())]
+         ("SALE", dict(normalized=True, single_word=True, lstrip=True, rstrip=True)), ("\u0301", dict()), ("\u3000", dict(lstrip=True))]
 
 
 WHOLE = ["offer", "word ", "新", " SALE ", " "]  # make_whole knows these as single tokens
+
+
+def encodes(t, s):
+    """The library panics where an lstrip token lies inside the white space that an rstrip token took."""
+    try:
+        t.encode(s)
+        return True
+    except BaseException as e:
+        if type(e).__name__ != "PanicException":
+            raise
+        return False
 
 
 def make_added(lines):
@@ -165,9 +176,11 @@ def make_added(lines):
     r = random.Random(7)
     extra = SPECIALS + [c for c, _ in ADDED] * 3 + ["words", "_word", "word\u0301", "word ", " word\u3000", "Ⅳword", "②word",
                                                     "\u24b6word", "<mask", "<|img|", "   SALE   ", "\t<mask>\u00a0"]
-    added_lines = WHOLE + [line(r, extra) for _ in range(500)] + ["", " ", "word", " word", "<mask>", "  <mask>  ", "[SEP]   [SEP]", "[SEP]    "]
-    write_lines("added_lines.txt", added_lines)
+    added_lines = WHOLE + [line(r, extra) for _ in range(500)] + ["", " ", "word", " word", "<mask>", "  <mask>  ", "[SEP]   [SEP]", "[SEP]    ",
+                                                                          "[SEP]\u3000x", "[SEP] \u3000x", "<|img|>    x"]
     t = save_compact("added.json", train(lines, 420, 2, SPECIALS), edit)
+    added_lines = [s for s in added_lines if encodes(t, s)]
+    write_lines("added_lines.txt", added_lines)
     write_ids("added.ids", t, added_lines, True)
     return added_lines, t
 

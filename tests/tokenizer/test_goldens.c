@@ -50,7 +50,7 @@ static void ids_of_mixed_text(void **state) { assert_int_equal(check_ids("mixed"
 static void ids_with_opt_template_and_old_merges(void **state) { assert_int_equal(check_ids("opt", "lines.txt", true), 2187); }
 static void ids_with_added_tokens_and_prefix_space(void **state)
 {
-	assert_int_equal(check_ids("added", "added_lines.txt", true), 513);
+	assert_int_equal(check_ids("added", "added_lines.txt", true), 516);
 }
 static void ids_without_regex_with_ignore_merges(void **state)
 {
@@ -177,7 +177,7 @@ static void lookups(void **state)
 	assert_int_equal(tokenizer_token_id(t, "!"), 4);
 	assert_int_equal(tokenizer_token_id(t, "<mask>"), 420);
 	assert_int_equal(tokenizer_token_id(t, "absent"), -1);
-	assert_int_equal(tokenizer_vocab_size(t), 433);
+	assert_int_equal(tokenizer_vocab_size(t), 434);
 	tokenizer_close(&t);
 	assert_null(t);
 	tokenizer_close(&t);
