@@ -229,8 +229,10 @@ wn_code image_cache_open(image_cache *out, const char *path, const dataset *d, i
 	if (!rc)
 		mprotect(out->map, out->map_size, PROT_READ); /* a stray write becomes a crash, not a wrong pixel */
 done:
-	if (fd >= 0)
-		close(fd); /* and the lock with it */
+	if (fd >= 0) {
+		flock(fd, LOCK_UN); /* closing alone would not: the map keeps the open file, and with it the lock */
+		close(fd);
+	}
 	pthread_mutex_destroy(&j.lock);
 	if (rc)
 		image_cache_close(out);
