@@ -195,7 +195,7 @@ def make_whole(lines, added_lines):
         d["pre_tokenizer"]["use_regex"] = False
         d["post_processor"] = dict(type="Sequence", processors=[
             dict(type="ByteLevel", add_prefix_space=True, trim_offsets=False, use_regex=True),
-            dict(type="BertProcessing", sep=["</s>", 2], cls=["<s>", 0]),
+            dict(type="BertProcessing", sep=["</s>", 2], cls=["<unk>", 3]),
             json.loads(opt_template("<pad>", 1).__getstate__())])
     t = save_compact("whole.json", train(lines[:400], 400, 2, SPECIALS), edit)
     write_ids("whole.ids", t, added_lines[:300], True)
