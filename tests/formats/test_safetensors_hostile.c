@@ -187,14 +187,15 @@ static void every_truncation_is_an_error(void **state)
 	free(buf);
 }
 
-static void every_bit_flip_is_an_error_or_loads(void **state)
+static void a_flipped_bit_in_any_byte_is_an_error_or_loads(void **state)
 {
 	size_t len, loaded = 0;
 	unsigned char *buf = load("dtypes.safetensors", &len);
-	for (size_t i = 0; i < len * 8; i++) {
+	for (size_t i = 0; i < len * 2; i++) { /* two of its bits, others in the next byte */
 		safetensors *st;
 		wn_error err = {0};
-		buf[i / 8] ^= (unsigned char)(1u << i % 8);
+		unsigned char bit = (unsigned char)(1u << (i / 2 + i % 2 * 4) % 8);
+		buf[i / 2] ^= bit;
 		if (safetensors_open(&st, temp_file("flip.safetensors", buf, len), &err) == WN_OK) {
 			touch(st);
 			loaded++;
@@ -202,9 +203,9 @@ static void every_bit_flip_is_an_error_or_loads(void **state)
 		} else {
 			assert_non_null(strstr(err.message, "flip.safetensors: "));
 		}
-		buf[i / 8] ^= (unsigned char)(1u << i % 8);
+		buf[i / 2] ^= bit;
 	}
-	assert_true(loaded > 0 && loaded < len * 8);
+	assert_true(loaded > 0 && loaded < len * 2);
 	free(buf);
 }
 
@@ -289,7 +290,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(lying_headers_are_one_exact_error),
 		cmocka_unit_test(lying_lengths_are_refused),
 		cmocka_unit_test(every_truncation_is_an_error),
-		cmocka_unit_test(every_bit_flip_is_an_error_or_loads),
+		cmocka_unit_test(a_flipped_bit_in_any_byte_is_an_error_or_loads),
 		cmocka_unit_test(lying_indexes_are_one_exact_error),
 		cmocka_unit_test(directories_without_or_with_linked_weights_are_refused),
 	};
