@@ -65,12 +65,16 @@ static int list_steps(const char *dir, int64_t *steps, int max)
 	return n;
 }
 
+/* Everything in it goes, also temporaries of files that a kill left half written; it has no subdirectories. */
 static void remove_checkpoint(const char *dir)
 {
-	char path[PATH_MAX];
-	for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++)
-		if (snprintf(path, sizeof path, "%s/%s", dir, FILES[i]) < (int)sizeof path)
-			unlink(path);
+	DIR *d = opendir(dir);
+	if (!d)
+		return;
+	for (struct dirent *e; (e = readdir(d));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			unlinkat(dirfd(d), e->d_name, 0);
+	closedir(d);
 	rmdir(dir);
 }
 
