@@ -413,6 +413,8 @@ def test_start_refusals():
         refused(1, f"cannot listen on 127.0.0.1 port {server.port}: Address already in use", "--registry", registry, "--set",
                 "model.name=tiny", "--listen", f"127.0.0.1:{server.port}")
     out = subprocess.run([ARGS.serve, "--print-config"], capture_output=True, check=True)
+    with open(os.path.join(HERE, "..", "..", "docs", "server.md"), "rb") as f:
+        check(b"```yaml\n" + out.stdout + b"```" in f.read(), "docs/server.md does not quote --print-config")
     with open(path, "wb") as f:
         f.write(out.stdout)
     again = subprocess.run([ARGS.serve, "--config", path, "--print-config"], capture_output=True, check=True)
