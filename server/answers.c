@@ -37,20 +37,20 @@ char *answer_audit(const request *r)
 	sort_by_score(order, r->probs, n);
 	json_t *labels = json_array();
 	for (int i = 0; i < n; i++)
-		json_array_append_new(labels, json_pack("{s:s, s:f}", "name", classifier_label(c, order[i])->name, "score",
-		                                        (double)r->probs[order[i]]));
-	json_t *timing = json_pack("{s:o, s:o, s:o, s:o, s:o}", "queue", json_milliseconds(r->stage_ns[STAGE_QUEUE]), "decode",
-	                           json_milliseconds(r->stage_ns[STAGE_DECODE]), "preprocess",
-	                           json_milliseconds(r->stage_ns[STAGE_PREPROCESS]), "inference",
-	                           json_milliseconds(r->stage_ns[STAGE_INFERENCE]), "total",
-	                           json_milliseconds(r->answered_ns - r->received_ns));
+		json_array_append_new(labels, json_pack("{s:s, s:f}", "name", classifier_label(c, order[i])->name,
+							"score", (double)r->probs[order[i]]));
+	json_t *timing = json_pack("{s:o, s:o, s:o, s:o, s:o}", "queue", json_milliseconds(r->stage_ns[STAGE_QUEUE]),
+				   "decode", json_milliseconds(r->stage_ns[STAGE_DECODE]), "preprocess",
+				   json_milliseconds(r->stage_ns[STAGE_PREPROCESS]), "inference",
+				   json_milliseconds(r->stage_ns[STAGE_INFERENCE]), "total",
+				   json_milliseconds(r->answered_ns - r->received_ns));
 	json_t *root = json_pack("{s:s}", "request_id", r->id);
 	if (root && r->data_id[0])
 		json_object_set_new(root, "data_id", json_string(r->data_id));
-	json_t *rest = json_pack("{s:s, s:s, s:f, s:o, s:{s:s, s:s, s:s}, s:o}", "suggestion",
-	                         action_name(r->verdict.suggestion), "label", classifier_label(c, r->verdict.label)->name,
-	                         "score", (double)r->verdict.score, "labels", labels, "model", "name", r->model->name,
-	                         "version", r->model->version, "digest", r->model->digest, "timing_ms", timing);
+	json_t *rest = json_pack(
+	    "{s:s, s:s, s:f, s:o, s:{s:s, s:s, s:s}, s:o}", "suggestion", action_name(r->verdict.suggestion), "label",
+	    classifier_label(c, r->verdict.label)->name, "score", (double)r->verdict.score, "labels", labels, "model",
+	    "name", r->model->name, "version", r->model->version, "digest", r->model->digest, "timing_ms", timing);
 	if (!root || !rest || json_object_update(root, rest) != 0) {
 		json_decref(root);
 		root = NULL;
@@ -63,20 +63,21 @@ char *answer_problem(const request *r)
 {
 	char type[80] = "urn:winnow:problem:";
 	strncat(type, reason_name(r->outcome), sizeof type - strlen(type) - 1);
-	return answer_dump(json_pack("{s:s, s:s, s:i, s:s, s:s, s:s}", "type", type, "title", reason_title(r->outcome), "status",
-	                             reason_status(r->outcome), "detail", r->detail, "reason", reason_name(r->outcome),
-	                             "request_id", r->id));
+	return answer_dump(json_pack("{s:s, s:s, s:i, s:s, s:s, s:s}", "type", type, "title", reason_title(r->outcome),
+				     "status", reason_status(r->outcome), "detail", r->detail, "reason",
+				     reason_name(r->outcome), "request_id", r->id));
 }
 
 char *answer_v2_error(const request *r)
 {
-	return answer_dump(json_pack("{s:s, s:s, s:s}", "error", r->detail[0] ? r->detail : reason_title(r->outcome), "reason",
-	                             reason_name(r->outcome), "request_id", r->id));
+	return answer_dump(json_pack("{s:s, s:s, s:s}", "error", r->detail[0] ? r->detail : reason_title(r->outcome),
+				     "reason", reason_name(r->outcome), "request_id", r->id));
 }
 
 char *answer_server_metadata(void)
 {
-	return answer_dump(json_pack("{s:s, s:s, s:[]}", "name", "winnow-serve", "version", WINNOW_VERSION, "extensions"));
+	return answer_dump(
+	    json_pack("{s:s, s:s, s:[]}", "name", "winnow-serve", "version", WINNOW_VERSION, "extensions"));
 }
 
 char *answer_model_metadata(const served_model *m)
@@ -85,16 +86,19 @@ char *answer_model_metadata(const served_model *m)
 	json_t *labels = json_array();
 	for (int i = 0; i < classifier_num_labels(m->classifier); i++) {
 		const label_spec *l = classifier_label(m->classifier, i);
-		json_array_append_new(labels, json_pack("{s:s, s:s}", "name", l->name, "action", action_name(l->action)));
+		json_array_append_new(labels,
+				      json_pack("{s:s, s:s}", "name", l->name, "action", action_name(l->action)));
 	}
-	return answer_dump(json_pack(
-	        "{s:s, s:[s], s:s, s:[{s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}], s:[{s:s, s:s, s:[i]}], s:{s:s, s:s, "
-	        "s:i, s:I, s:o}}",
-	        "name", m->name, "versions", m->version, "platform", "winnow_blip2_opt", "inputs", "name", "image", "datatype",
-	        "BYTES", "shape", 1, "name", "text", "datatype", "BYTES", "shape", 1, "name", "assist", "datatype", "BYTES",
-	        "shape", 1, "outputs", "name", "scores", "datatype", "FP32", "shape", classifier_num_labels(m->classifier),
-	        "parameters", "digest", m->digest, "precision", ckpt->manifest.precision, "image_size",
-	        ckpt->image_processor.size, "parameter_count", (json_int_t)blip2_parameter_count(ckpt->model), "labels", labels));
+	return answer_dump(
+	    json_pack("{s:s, s:[s], s:s, s:[{s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}], s:[{s:s, s:s, "
+		      "s:[i]}], s:{s:s, s:s, "
+		      "s:i, s:I, s:o}}",
+		      "name", m->name, "versions", m->version, "platform", "winnow_blip2_opt", "inputs", "name",
+		      "image", "datatype", "BYTES", "shape", 1, "name", "text", "datatype", "BYTES", "shape", 1, "name",
+		      "assist", "datatype", "BYTES", "shape", 1, "outputs", "name", "scores", "datatype", "FP32",
+		      "shape", classifier_num_labels(m->classifier), "parameters", "digest", m->digest, "precision",
+		      ckpt->manifest.precision, "image_size", ckpt->image_processor.size, "parameter_count",
+		      (json_int_t)blip2_parameter_count(ckpt->model), "labels", labels));
 }
 
 char *answer_ready(const char *name, const char *version)

@@ -9,7 +9,7 @@
 
 #include "server/request.h"
 
-#define TYPE_JSON "application/json"
+#define TYPE_JSON    "application/json"
 #define TYPE_PROBLEM "application/problem+json"
 #define TYPE_METRICS "text/plain; version=0.0.4; charset=utf-8"
 

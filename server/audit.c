@@ -19,7 +19,7 @@ struct audit_service {
 	field_limits field_limits;
 	image_limits image_limits;
 	size_t capacity;
-	atomic_size_t waiting;  /* places taken: admitted and not yet with an inference thread */
+	atomic_size_t waiting; /* places taken: admitted and not yet with an inference thread */
 	atomic_bool abandoned;
 	estimate decode, run, per_item; /* one decode; one run of the model; its share per request */
 	queue *to_decode, *to_infer;
@@ -42,10 +42,12 @@ static bool may_go_on(audit_service *s, request *r, const char *next, int64_t ne
 		request_fail(r, REASON_CLIENT_CLOSED, "the client closed the connection before %s", next);
 	else if (now >= r->deadline_ns)
 		request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed before %s",
-		             milliseconds(r->deadline_budget_ns), next);
+			     milliseconds(r->deadline_budget_ns), next);
 	else if (now + needed > r->deadline_ns)
-		request_fail(r, REASON_DEADLINE_UNREACHABLE, "%.1f ms are left of %.0f ms before %s, which takes about %.1f ms",
-		             milliseconds(r->deadline_ns - now), milliseconds(r->deadline_budget_ns), next, milliseconds(needed));
+		request_fail(r, REASON_DEADLINE_UNREACHABLE,
+			     "%.1f ms are left of %.0f ms before %s, which takes about %.1f ms",
+			     milliseconds(r->deadline_ns - now), milliseconds(r->deadline_budget_ns), next,
+			     milliseconds(needed));
 	return r->outcome == REASON_OK;
 }
 
@@ -91,7 +93,7 @@ static reason decode_image(audit_service *s, request *r, image *img)
 	const char *format = image_format(r->image, r->image_len);
 	if (strcmp(format, "jpeg") != 0 && strcmp(format, "png") != 0)
 		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: found %s, expected jpeg or png",
-		                    strcmp(format, "unknown") == 0 ? "bytes that are no known image format" : format);
+				    strcmp(format, "unknown") == 0 ? "bytes that are no known image format" : format);
 	wn_error err = {0};
 	switch (image_decode(img, r->image, r->image_len, &s->image_limits, &err)) {
 	case WN_OK:
@@ -117,8 +119,8 @@ static reason prepare_inputs(request *r, const image *img)
 	    image_preprocess((float *)r->pixels.data, ip, img, &err) != WN_OK)
 		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
 	const char *assist = r->assist.len ? (const char *)r->assist.data : "";
-	if (classifier_encode_prompt(r->model->classifier, (const char *)r->text.data, assist, (int32_t *)r->prompt.data,
-	                             &r->prompt_len, &err) != WN_OK) {
+	if (classifier_encode_prompt(r->model->classifier, (const char *)r->text.data, assist,
+				     (int32_t *)r->prompt.data, &r->prompt_len, &err) != WN_OK) {
 		log_error("request %s: cannot build the prompt: %s", r->id, err.message);
 		return request_fail(r, REASON_INTERNAL, "the prompt cannot be built from this text");
 	}
@@ -173,8 +175,8 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 	float probs[WORKER_MAX_ITEMS * MAX_LABELS];
 	for (int i = 0; i < n; i++)
 		in[i] = (classifier_input){.pixel_values = (const float *)group[i]->pixels.data,
-		                           .prompt_ids = (const int32_t *)group[i]->prompt.data,
-		                           .prompt_len = group[i]->prompt_len};
+					   .prompt_ids = (const int32_t *)group[i]->prompt.data,
+					   .prompt_len = group[i]->prompt_len};
 	wn_error err = {0};
 	int64_t start = monotonic_ns();
 	wn_code code = classifier_run(m->sessions[worker], in, n, probs, &err);
@@ -193,7 +195,7 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 		} else if (end >= r->deadline_ns) {
 			/* Its client has stopped waiting: a late 200 would only hide that the target was missed. */
 			request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during inference",
-			             milliseconds(r->deadline_budget_ns));
+				     milliseconds(r->deadline_budget_ns));
 		} else {
 			memcpy(r->probs, probs + (size_t)i * (size_t)num_labels, (size_t)num_labels * sizeof probs[0]);
 			r->verdict = classifier_decide(m->classifier, r->probs);
@@ -273,12 +275,18 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 	if (!s)
 		return wn_fail(err, WN_NOMEM, "out of memory for the audit service");
 	s->opt = *opt;
-	s->field_limits = (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
+	s->field_limits =
+	    (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
 	s->image_limits = (image_limits){.max_side = c->image_side, .max_pixels = c->image_pixels};
 	s->capacity = (size_t)c->queue_capacity;
-	worker_options infer = {.name = "inference", .threads = c->instances, .max_items = (size_t)c->max_batch, .cls = s,
-	                        .start = infer_start, .run = infer_run};
-	worker_options decode = {.name = "decode", .threads = c->decode_threads, .max_items = 1, .cls = s, .run = decode_run};
+	worker_options infer = {.name = "inference",
+				.threads = c->instances,
+				.max_items = (size_t)c->max_batch,
+				.cls = s,
+				.start = infer_start,
+				.run = infer_run};
+	worker_options decode = {
+	    .name = "decode", .threads = c->decode_threads, .max_items = 1, .cls = s, .run = decode_run};
 	wn_code code = queue_open(&s->to_decode, s->capacity, err);
 	if (code == WN_OK)
 		code = queue_open(&s->to_infer, s->capacity, err);

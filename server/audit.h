@@ -2,11 +2,13 @@
  *
  *   HTTP thread: audit_admit (a place, or 429/503/504) -> audit_submit
  *   decode threads: parse the body -> which model -> decode -> preprocess -> prompt
- *   inference thread i: run the model on what is queued (session i of the request's model) -> decide -> answer -> done()
+ *   inference thread i: run the model on what is queued (session i of the request's model) -> decide -> answer ->
+ * done()
  *
- * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every stage a
- * request is given up when its deadline has passed, when the measured service time says that it will, when its client hung
- * up, or when a drain ran out of time. The service knows nothing of HTTP: it ends every request by calling done(). */
+ * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every
+ * stage a request is given up when its deadline has passed, when the measured service time says that it will, when its
+ * client hung up, or when a drain ran out of time. The service knows nothing of HTTP: it ends every request by calling
+ * done(). */
 #ifndef WINNOW_SERVER_AUDIT_H
 #define WINNOW_SERVER_AUDIT_H
 
@@ -34,8 +36,8 @@ void audit_stop(audit_service *s);
 /* audit_stop, and frees the service: no thread may use it any more. */
 void audit_close(audit_service **s);
 
-/* Takes a place in the queue and starts the deadline; r->received_ns and r->deadline_budget_ns are set. Not REASON_OK: the
- * outcome is set and there is nothing to submit. */
+/* Takes a place in the queue and starts the deadline; r->received_ns and r->deadline_budget_ns are set. Not REASON_OK:
+ * the outcome is set and there is nothing to submit. */
 reason audit_admit(audit_service *s, request *r);
 /* After audit_admit. Ownership of r passes to the service until done(). */
 void audit_submit(audit_service *s, request *r);

@@ -9,77 +9,79 @@
 #define GIB ((double)(1u << 30))
 
 static const config_key KEYS[] = {
-	CONFIG_SECTION("listen", "where the server listens; any address but loopback needs an inference key"),
-	CONFIG_STRING(server_config, listen_address, "listen.address", "127.0.0.1", "numeric IPv4 or IPv6 address"),
-	CONFIG_INT(server_config, port, "listen.port", "8080", 0, 65535, "TCP port; 0 takes a free one and logs it"),
+    CONFIG_SECTION("listen", "where the server listens; any address but loopback needs an inference key"),
+    CONFIG_STRING(server_config, listen_address, "listen.address", "127.0.0.1", "numeric IPv4 or IPv6 address"),
+    CONFIG_INT(server_config, port, "listen.port", "8080", 0, 65535, "TCP port; 0 takes a free one and logs it"),
 
-	CONFIG_SECTION("model", "what is served: NAME/VERSION under a registry, or one directory"),
-	CONFIG_STRING(server_config, registry_root, "model.registry", "registry", "directory that holds NAME/VERSION/"),
-	CONFIG_STRING(server_config, model_name, "model.name", "ad-audit", "model to serve from the registry"),
-	CONFIG_STRING(server_config, model_version, "model.version", "latest", "version number, or latest"),
-	CONFIG_STRING(server_config, model_dir, "model.dir", "", "serve this model directory instead of the registry"),
-	CONFIG_BOOL(server_config, verify_digests, "model.verify_digests", "true",
-	            "compare every file with the SHA-256 in winnow.json before serving it"),
+    CONFIG_SECTION("model", "what is served: NAME/VERSION under a registry, or one directory"),
+    CONFIG_STRING(server_config, registry_root, "model.registry", "registry", "directory that holds NAME/VERSION/"),
+    CONFIG_STRING(server_config, model_name, "model.name", "ad-audit", "model to serve from the registry"),
+    CONFIG_STRING(server_config, model_version, "model.version", "latest", "version number, or latest"),
+    CONFIG_STRING(server_config, model_dir, "model.dir", "", "serve this model directory instead of the registry"),
+    CONFIG_BOOL(server_config, verify_digests, "model.verify_digests", "true",
+		"compare every file with the SHA-256 in winnow.json before serving it"),
 
-	CONFIG_SECTION("http", "connections"),
-	CONFIG_INT(server_config, http_threads, "http.threads", "2", 1, 64, "threads that read requests and write answers"),
-	CONFIG_INT(server_config, max_connections, "http.max_connections", "256", 1, 65536, "open connections at most"),
-	CONFIG_INT(server_config, max_connections_per_ip, "http.max_connections_per_ip", "0", 0, 65536,
-	           "open connections of one client address at most; 0: no limit of its own"),
-	CONFIG_BYTES(server_config, connection_memory, "http.connection_memory", "64KiB", 4096, 1 << 22,
-	             "memory of one connection; request line and headers must fit in it (else 431)"),
-	CONFIG_DURATION(server_config, idle_timeout_ns, "http.idle_timeout", "30s", 1, 3600,
-	                "a connection without any traffic for this long is closed (whole seconds)"),
-	CONFIG_DURATION(server_config, receive_timeout_ns, "http.receive_timeout", "15s", 0.1, 3600,
-	                "a request whose body is not in after this long is answered 408, however slowly it drips"),
+    CONFIG_SECTION("http", "connections"),
+    CONFIG_INT(server_config, http_threads, "http.threads", "2", 1, 64, "threads that read requests and write answers"),
+    CONFIG_INT(server_config, max_connections, "http.max_connections", "256", 1, 65536, "open connections at most"),
+    CONFIG_INT(server_config, max_connections_per_ip, "http.max_connections_per_ip", "0", 0, 65536,
+	       "open connections of one client address at most; 0: no limit of its own"),
+    CONFIG_BYTES(server_config, connection_memory, "http.connection_memory", "64KiB", 4096, 1 << 22,
+		 "memory of one connection; request line and headers must fit in it (else 431)"),
+    CONFIG_DURATION(server_config, idle_timeout_ns, "http.idle_timeout", "30s", 1, 3600,
+		    "a connection without any traffic for this long is closed (whole seconds)"),
+    CONFIG_DURATION(server_config, receive_timeout_ns, "http.receive_timeout", "15s", 0.1, 3600,
+		    "a request whose body is not in after this long is answered 408, however slowly it drips"),
 
-	CONFIG_SECTION("limits", "sizes, each checked before anything of that size is allocated"),
-	CONFIG_BYTES(server_config, max_body, "limits.body", "12MiB", 1024, GIB, "request body (413)"),
-	CONFIG_BYTES(server_config, max_image, "limits.image", "8MiB", 64, GIB, "image file, after base64 (413)"),
-	CONFIG_BYTES(server_config, max_text, "limits.text", "16KiB", 16, 1 << 24, "text, and assist, each (413)"),
-	CONFIG_BYTES(server_config, body_budget, "limits.body_budget", "256MiB", 65536, 64 * GIB,
-	             "bodies and decoded files of all requests held at once (429)"),
-	CONFIG_INT(server_config, json_depth, "limits.json_depth", "4", 1, 64, "nesting of a JSON body (400)"),
-	CONFIG_INT(server_config, image_side, "limits.image_side", "8192", 16, 65535, "pixels of an image's longer side (413)"),
-	CONFIG_INT64(server_config, image_pixels, "limits.image_pixels", "16777216", 256, 1 << 30,
-	             "width x height of an image, read before it is decoded (413)"),
+    CONFIG_SECTION("limits", "sizes, each checked before anything of that size is allocated"),
+    CONFIG_BYTES(server_config, max_body, "limits.body", "12MiB", 1024, GIB, "request body (413)"),
+    CONFIG_BYTES(server_config, max_image, "limits.image", "8MiB", 64, GIB, "image file, after base64 (413)"),
+    CONFIG_BYTES(server_config, max_text, "limits.text", "16KiB", 16, 1 << 24, "text, and assist, each (413)"),
+    CONFIG_BYTES(server_config, body_budget, "limits.body_budget", "256MiB", 65536, 64 * GIB,
+		 "bodies and decoded files of all requests held at once (429)"),
+    CONFIG_INT(server_config, json_depth, "limits.json_depth", "4", 1, 64, "nesting of a JSON body (400)"),
+    CONFIG_INT(server_config, image_side, "limits.image_side", "8192", 16, 65535,
+	       "pixels of an image's longer side (413)"),
+    CONFIG_INT64(server_config, image_pixels, "limits.image_pixels", "16777216", 256, 1 << 30,
+		 "width x height of an image, read before it is decoded (413)"),
 
-	CONFIG_SECTION("inference", "how the model runs"),
-	CONFIG_INT(server_config, instances, "inference.instances", "1", 1, SERVER_MAX_INSTANCES,
-	           "inference threads, each with its own scratch memory"),
-	CONFIG_INT(server_config, threads, "inference.threads", "0", 0, 256,
-	           "processors one inference uses; 0: all there are, divided by the instances"),
-	CONFIG_INT(server_config, max_batch, "inference.max_batch", "1", 1, SERVER_MAX_BATCH,
-	           "requests run together when they are already queued; nobody waits for a batch to fill"),
-	CONFIG_INT(server_config, decode_threads, "inference.decode_threads", "1", 1, 64,
-	           "threads that turn request bodies into pixels and tokens"),
-	CONFIG_INT(server_config, queue_capacity, "inference.queue_capacity", "32", 1, 65536,
-	           "requests that may wait; one more is answered 429"),
-	CONFIG_DURATION(server_config, deadline_ns, "inference.deadline", "90ms", 1e-3, 3600,
-	                "time from the last byte of a request to its answer, unless X-Deadline-Ms says otherwise (504)"),
-	CONFIG_DURATION(server_config, max_deadline_ns, "inference.max_deadline", "60s", 1e-3, 3600,
-	                "largest X-Deadline-Ms accepted (400)"),
+    CONFIG_SECTION("inference", "how the model runs"),
+    CONFIG_INT(server_config, instances, "inference.instances", "1", 1, SERVER_MAX_INSTANCES,
+	       "inference threads, each with its own scratch memory"),
+    CONFIG_INT(server_config, threads, "inference.threads", "0", 0, 256,
+	       "processors one inference uses; 0: all there are, divided by the instances"),
+    CONFIG_INT(server_config, max_batch, "inference.max_batch", "1", 1, SERVER_MAX_BATCH,
+	       "requests run together when they are already queued; nobody waits for a batch to fill"),
+    CONFIG_INT(server_config, decode_threads, "inference.decode_threads", "1", 1, 64,
+	       "threads that turn request bodies into pixels and tokens"),
+    CONFIG_INT(server_config, queue_capacity, "inference.queue_capacity", "32", 1, 65536,
+	       "requests that may wait; one more is answered 429"),
+    CONFIG_DURATION(server_config, deadline_ns, "inference.deadline", "90ms", 1e-3, 3600,
+		    "time from the last byte of a request to its answer, unless X-Deadline-Ms says otherwise (504)"),
+    CONFIG_DURATION(server_config, max_deadline_ns, "inference.max_deadline", "60s", 1e-3, 3600,
+		    "largest X-Deadline-Ms accepted (400)"),
 
-	CONFIG_SECTION("keys", "a request carries its key as Authorization: Bearer KEY or X-Api-Key: KEY"),
-	CONFIG_STRING(server_config, inference_key, "keys.inference", "",
-	              "key for /v1 and /v2/models; WINNOW_INFERENCE_KEY in the environment takes its place",
-	              .flags = CONFIG_SECRET),
-	CONFIG_STRING(server_config, inference_key_file, "keys.inference_file", "", "file with inference keys, one per line"),
-	CONFIG_STRING(server_config, metrics_key, "keys.metrics", "",
-	              "key for /metrics; WINNOW_METRICS_KEY in the environment takes its place; without one, "
-	              "/metrics answers loopback clients only",
-	              .flags = CONFIG_SECRET),
-	CONFIG_STRING(server_config, metrics_key_file, "keys.metrics_file", "", "file with metrics keys, one per line"),
+    CONFIG_SECTION("keys", "a request carries its key as Authorization: Bearer KEY or X-Api-Key: KEY"),
+    CONFIG_STRING(server_config, inference_key, "keys.inference", "",
+		  "key for /v1 and /v2/models; WINNOW_INFERENCE_KEY in the environment takes its place",
+		  .flags = CONFIG_SECRET),
+    CONFIG_STRING(server_config, inference_key_file, "keys.inference_file", "",
+		  "file with inference keys, one per line"),
+    CONFIG_STRING(server_config, metrics_key, "keys.metrics", "",
+		  "key for /metrics; WINNOW_METRICS_KEY in the environment takes its place; without one, "
+		  "/metrics answers loopback clients only",
+		  .flags = CONFIG_SECRET),
+    CONFIG_STRING(server_config, metrics_key_file, "keys.metrics_file", "", "file with metrics keys, one per line"),
 
-	CONFIG_SECTION("log", "the server's own messages go to stderr"),
-	CONFIG_STRING(server_config, access_log, "log.access", "-",
-	              "access log, one JSON object per line: - is stdout, \"\" is none, else a file to append to"),
-	CONFIG_INT(server_config, access_log_buffer, "log.access_buffer", "4096", 16, 1 << 20,
-	           "lines that may wait for a slow disk or pipe; beyond it lines are dropped and counted"),
+    CONFIG_SECTION("log", "the server's own messages go to stderr"),
+    CONFIG_STRING(server_config, access_log, "log.access", "-",
+		  "access log, one JSON object per line: - is stdout, \"\" is none, else a file to append to"),
+    CONFIG_INT(server_config, access_log_buffer, "log.access_buffer", "4096", 16, 1 << 20,
+	       "lines that may wait for a slow disk or pipe; beyond it lines are dropped and counted"),
 
-	CONFIG_SECTION("drain", "what SIGTERM and SIGINT do; a second signal exits at once"),
-	CONFIG_DURATION(server_config, drain_timeout_ns, "drain.timeout", "20s", 0, 3600,
-	                "requests already accepted may take this long; what is left then is answered 503"),
+    CONFIG_SECTION("drain", "what SIGTERM and SIGINT do; a second signal exits at once"),
+    CONFIG_DURATION(server_config, drain_timeout_ns, "drain.timeout", "20s", 0, 3600,
+		    "requests already accepted may take this long; what is left then is answered 503"),
 };
 
 const config_schema SERVER_CONFIG_SCHEMA = CONFIG_SCHEMA(server_config, KEYS);
@@ -102,7 +104,7 @@ wn_code server_config_address(const server_config *c, struct sockaddr_storage *o
 		return WN_OK;
 	}
 	return wn_fail(err, WN_INVALID, "listen.address: found \"%.64s\", expected a numeric IPv4 or IPv6 address",
-	               c->listen_address);
+		       c->listen_address);
 }
 
 int server_config_threads(const server_config *c)
@@ -131,7 +133,8 @@ static wn_code check_version(const char *v, wn_error *err)
 		return WN_OK;
 	size_t n = strspn(v, "0123456789");
 	if (n == 0 || n > 9 || v[n] || v[0] == '0')
-		return wn_fail(err, WN_INVALID, "model.version: found \"%.32s\", expected latest or a number from 1 to 999999999", v);
+		return wn_fail(err, WN_INVALID,
+			       "model.version: found \"%.32s\", expected latest or a number from 1 to 999999999", v);
 	return WN_OK;
 }
 
@@ -146,9 +149,11 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 	if (check_version(c->model_version, err) != WN_OK)
 		return WN_INVALID;
 	if (*c->inference_key && *c->inference_key_file)
-		return wn_fail(err, WN_INVALID, "keys.inference and keys.inference_file are both set, expected one of them");
+		return wn_fail(err, WN_INVALID,
+			       "keys.inference and keys.inference_file are both set, expected one of them");
 	if (*c->metrics_key && *c->metrics_key_file)
-		return wn_fail(err, WN_INVALID, "keys.metrics and keys.metrics_file are both set, expected one of them");
+		return wn_fail(err, WN_INVALID,
+			       "keys.metrics and keys.metrics_file are both set, expected one of them");
 	if (c->deadline_ns > c->max_deadline_ns)
 		return wn_fail(err, WN_INVALID, "inference.deadline is larger than inference.max_deadline");
 	if (c->max_image > c->max_body)
@@ -165,7 +170,8 @@ wn_code server_config_set_listen(server_config *c, const char *arg, wn_error *er
 	char *end = NULL;
 	long n = strtol(port, &end, 10);
 	if (port[0] < '0' || port[0] > '9' || *end || n > 65535)
-		return wn_fail(err, WN_INVALID, "--listen: found \"%.80s\", expected ADDRESS:PORT, [IPV6]:PORT or PORT", arg);
+		return wn_fail(err, WN_INVALID, "--listen: found \"%.80s\", expected ADDRESS:PORT, [IPV6]:PORT or PORT",
+			       arg);
 	if (colon && colon > arg) {
 		const char *start = arg;
 		size_t len = (size_t)(colon - arg);

@@ -13,13 +13,13 @@
 #include "base/yaml_config.h"
 
 #define SERVER_MAX_INSTANCES 16
-#define SERVER_MAX_BATCH 16
+#define SERVER_MAX_BATCH     16
 
 typedef struct server_config {
 	char *listen_address;
 	int port;
 
-	char *model_dir;     /* "" = use the registry */
+	char *model_dir; /* "" = use the registry */
 	char *registry_root;
 	char *model_name;
 	char *model_version; /* "latest" or a number */
@@ -34,7 +34,7 @@ typedef struct server_config {
 
 	size_t max_body;
 	size_t max_image;
-	size_t max_text;   /* bytes, text and assist each */
+	size_t max_text;    /* bytes, text and assist each */
 	size_t body_budget; /* bytes of all bodies held at once */
 	int json_depth;
 	int image_side;
@@ -51,7 +51,7 @@ typedef struct server_config {
 	char *inference_key, *inference_key_file;
 	char *metrics_key, *metrics_key_file;
 
-	char *access_log; /* "-" = stdout, "" = none, else a path */
+	char *access_log;      /* "-" = stdout, "" = none, else a path */
 	int access_log_buffer; /* lines */
 	int64_t drain_timeout_ns;
 } server_config;

@@ -1,8 +1,8 @@
 /* estimate.h: how long a stage takes, as measured.
  *
- * A moving average over about eight runs that forgets itself after a second without a measurement. Forgetting matters: were
- * one slow run to make every later request look hopeless, nothing would run and the estimate would never recover. So at least one
- * request a second is tried whatever the last measurement said. Any thread may add and read. */
+ * A moving average over about eight runs that forgets itself after a second without a measurement. Forgetting matters:
+ * were one slow run to make every later request look hopeless, nothing would run and the estimate would never recover.
+ * So at least one request a second is tried whatever the last measurement said. Any thread may add and read. */
 #ifndef WINNOW_SERVER_ESTIMATE_H
 #define WINNOW_SERVER_ESTIMATE_H
 

@@ -37,7 +37,8 @@ body_kind body_kind_of(const char *content_type)
 static reason set_data_id(request *r, const char *data, size_t len)
 {
 	if (len >= sizeof r->data_id)
-		return request_fail(r, REASON_BAD_FIELD, "data_id: found %zu bytes, expected at most %zu", len, sizeof r->data_id - 1);
+		return request_fail(r, REASON_BAD_FIELD, "data_id: found %zu bytes, expected at most %zu", len,
+				    sizeof r->data_id - 1);
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)data[i] < 0x20 || data[i] == 0x7f)
 			return request_fail(r, REASON_BAD_FIELD, "data_id: found a control character");
@@ -80,7 +81,7 @@ reason field_set_text(request *r, field f, const void *data, size_t len, const f
 		return set_model(r, data, len);
 	if (len > limits->max_text)
 		return request_fail(r, REASON_TEXT_TOO_LARGE, "%s: found %zu bytes, expected at most %zu", name, len,
-		                    limits->max_text);
+				    limits->max_text);
 	wn_error err = {0};
 	if (bytes_set_string(f == FIELD_TEXT ? &r->text : &r->assist, data, len, &err) != WN_OK)
 		return no_memory(r, &err);
@@ -93,7 +94,7 @@ reason field_set_image(request *r, const unsigned char *data, size_t len, const 
 {
 	if (len > limits->max_image)
 		return request_fail(r, REASON_IMAGE_TOO_LARGE, "image: found %zu bytes, expected at most %zu", len,
-		                    limits->max_image);
+				    limits->max_image);
 	if (len == 0)
 		return request_fail(r, REASON_MISSING_FIELD, "image: found 0 bytes, expected a JPEG or PNG file");
 	r->image = data;
@@ -106,7 +107,8 @@ reason fields_check(request *r)
 	if (!r->image)
 		return request_fail(r, REASON_MISSING_FIELD, "image is missing: send a JPEG or PNG file");
 	if (!r->has_text)
-		return request_fail(r, REASON_MISSING_FIELD, "text is missing: send the ad's text, \"\" when it has none");
+		return request_fail(r, REASON_MISSING_FIELD,
+				    "text is missing: send the ad's text, \"\" when it has none");
 	return REASON_OK;
 }
 
@@ -123,12 +125,13 @@ reason fields_parse_multipart(request *r, const field_limits *limits)
 	for (size_t i = 0; i < count; i++) {
 		field f = field_of(parts[i].name);
 		if (f == FIELD_COUNT)
-			return request_fail(r, REASON_UNKNOWN_FIELD, "part %zu: expected image, text, assist, data_id or model", i + 1);
+			return request_fail(r, REASON_UNKNOWN_FIELD,
+					    "part %zu: expected image, text, assist, data_id or model", i + 1);
 		if (seen & 1u << f)
 			return request_fail(r, REASON_DUPLICATE_FIELD, "%s is given twice", FIELD_NAMES[f]);
 		seen |= 1u << f;
 		reason why = f == FIELD_IMAGE ? field_set_image(r, parts[i].data, parts[i].len, limits)
-		                              : field_set_text(r, f, parts[i].data, parts[i].len, limits);
+					      : field_set_text(r, f, parts[i].data, parts[i].len, limits);
 		if (why != REASON_OK)
 			return why;
 	}

@@ -1,7 +1,8 @@
 /* fields.h: the body of POST /v1/audit into the fields of a request.
  *
- * Multipart and JSON carry the same five fields (image, text, assist, data_id, model) under the same rules; the setters here are
- * the only place that knows them. A function returns REASON_OK or has filled the request's outcome and detail. */
+ * Multipart and JSON carry the same five fields (image, text, assist, data_id, model) under the same rules; the setters
+ * here are the only place that knows them. A function returns REASON_OK or has filled the request's outcome and detail.
+ */
 #ifndef WINNOW_SERVER_FIELDS_H
 #define WINNOW_SERVER_FIELDS_H
 

@@ -1,5 +1,5 @@
-/* http.c: see http.h. The callbacks of one connection all run on one libmicrohttpd thread; between MHD_suspend_connection and
- * MHD_resume_connection none of them runs, and the request belongs to the audit service. */
+/* http.c: see http.h. The callbacks of one connection all run on one libmicrohttpd thread; between
+ * MHD_suspend_connection and MHD_resume_connection none of them runs, and the request belongs to the audit service. */
 #include "server/http_internal.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 /* ---- connections ---- */
 
 static void connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
-                               enum MHD_ConnectionNotificationCode what)
+			       enum MHD_ConnectionNotificationCode what)
 {
 	http *h = cls;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
@@ -26,7 +26,8 @@ static void connection_changed(void *cls, struct MHD_Connection *mhd, void **soc
 		c->http = h;
 		c->mhd = mhd;
 		c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-		c->loopback = address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+		c->loopback =
+		    address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
 		atomic_init(&c->phase, PHASE_AWAITING);
 		atomic_init(&c->since_ns, monotonic_ns());
 		pthread_mutex_lock(&h->lock);
@@ -75,7 +76,8 @@ static enum MHD_Result send_answer(connection *c, request *r)
 	if (!r->answer)
 		return MHD_NO;
 	r->answer_len = strlen(r->answer);
-	struct MHD_Response *response = MHD_create_response_from_buffer(r->answer_len, r->answer, MHD_RESPMEM_MUST_FREE);
+	struct MHD_Response *response =
+	    MHD_create_response_from_buffer(r->answer_len, r->answer, MHD_RESPMEM_MUST_FREE);
 	if (!response)
 		return MHD_NO;
 	r->answer = NULL;
@@ -104,7 +106,8 @@ void http_request_done(request *r) { MHD_resume_connection(((connection *)r->htt
 
 bool http_client_gone(const request *r)
 {
-	/* The library does not look at a suspended connection, so the socket is asked directly: 0 is the client's FIN. */
+	/* The library does not look at a suspended connection, so the socket is asked directly: 0 is the client's FIN.
+	 */
 	char byte;
 	ssize_t n = recv(((const connection *)r->http)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 	return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
@@ -114,14 +117,14 @@ static char *metrics_answer(http *h)
 {
 	served_model *m = registry_acquire(h->opt.registry);
 	metrics_gauges g = {.queue_depth = audit_waiting(h->opt.audit),
-	                    .queue_capacity = (size_t)h->opt.config->queue_capacity,
-	                    .in_flight = atomic_load(&h->in_flight),
-	                    .connections = atomic_load(&h->num_connections),
-	                    .body_bytes = request_pool_bytes(h->opt.pool),
-	                    .body_budget = h->opt.config->body_budget,
-	                    .access_log_dropped = access_log_dropped(h->opt.access_log),
-	                    .ready = m && !atomic_load(&h->draining),
-	                    .model = m};
+			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
+			    .in_flight = atomic_load(&h->in_flight),
+			    .connections = atomic_load(&h->num_connections),
+			    .body_bytes = request_pool_bytes(h->opt.pool),
+			    .body_budget = h->opt.config->body_budget,
+			    .access_log_dropped = access_log_dropped(h->opt.access_log),
+			    .ready = m && !atomic_load(&h->draining),
+			    .model = m};
 	char *text = metrics_text(h->opt.metrics, &g);
 	registry_release(&m);
 	return text;
@@ -150,9 +153,10 @@ static void answer_get(connection *c, request *r)
 		break;
 	case ROUTE_MODEL:
 	case ROUTE_MODEL_READY:
-		if (!m || strcmp(m->name, c->route.model) != 0 || (c->route.version[0] && strcmp(m->version, c->route.version) != 0))
+		if (!m || strcmp(m->name, c->route.model) != 0 ||
+		    (c->route.version[0] && strcmp(m->version, c->route.version) != 0))
 			request_fail(r, REASON_UNKNOWN_MODEL, "model \"%s\"%s%s is not served here", c->route.model,
-			             c->route.version[0] ? " version " : "", c->route.version);
+				     c->route.version[0] ? " version " : "", c->route.version);
 		else if (c->route.id == ROUTE_MODEL)
 			r->answer = answer_model_metadata(m);
 		else if (atomic_load(&h->draining))
@@ -178,14 +182,16 @@ static reason check_key(connection *c, request *r)
 {
 	http *h = c->http;
 	bool for_metrics = c->route.id == ROUTE_METRICS;
-	bool guarded = for_metrics || c->route.id == ROUTE_AUDIT || c->route.id == ROUTE_MODEL || c->route.id == ROUTE_MODEL_READY;
+	bool guarded =
+	    for_metrics || c->route.id == ROUTE_AUDIT || c->route.id == ROUTE_MODEL || c->route.id == ROUTE_MODEL_READY;
 	const key_set *wanted = for_metrics ? h->opt.metrics_keys : h->opt.inference_keys;
 	const key_set *other = for_metrics ? h->opt.inference_keys : h->opt.metrics_keys;
 	if (!guarded)
 		return REASON_OK;
 	if (wanted->count == 0) {
 		if (for_metrics && !c->loopback)
-			return request_fail(r, REASON_FORBIDDEN, "without a metrics key /metrics answers loopback clients only");
+			return request_fail(r, REASON_FORBIDDEN,
+					    "without a metrics key /metrics answers loopback clients only");
 		return REASON_OK;
 	}
 	const char *key = header(c, "Authorization");
@@ -213,7 +219,8 @@ static reason check_deadline(connection *c, request *r)
 	long long ms = n > 0 && n <= 9 && !text[n] ? atoll(text) : 0;
 	long long most = config->max_deadline_ns / 1000000;
 	if (ms < 1 || ms > most)
-		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld", most);
+		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld",
+				    most);
 	r->deadline_budget_ns = ms * 1000000;
 	return REASON_OK;
 }
@@ -228,12 +235,14 @@ static reason check_audit_headers(connection *c, request *r)
 	if (!length && !header(c, "Transfer-Encoding"))
 		return request_fail(r, REASON_LENGTH_REQUIRED, "send a body with Content-Length or chunked");
 	if (!type || strlen(type) >= sizeof r->content_type || body_kind_of(type) == BODY_NONE)
-		return request_fail(r, REASON_UNSUPPORTED_MEDIA_TYPE, "Content-Type: found %.60s, expected multipart/form-data or "
-		                    "application/json", type ? type : "none");
+		return request_fail(r, REASON_UNSUPPORTED_MEDIA_TYPE,
+				    "Content-Type: found %.60s, expected multipart/form-data or "
+				    "application/json",
+				    type ? type : "none");
 	snprintf(r->content_type, sizeof r->content_type, "%s", type);
 	if (length && strtoull(length, NULL, 10) > h->opt.config->max_body)
-		return request_fail(r, REASON_BODY_TOO_LARGE, "found a body of %.20s bytes, expected at most %zu", length,
-		                    h->opt.config->max_body);
+		return request_fail(r, REASON_BODY_TOO_LARGE, "found a body of %.20s bytes, expected at most %zu",
+				    length, h->opt.config->max_body);
 	return check_deadline(c, r);
 }
 
@@ -251,8 +260,8 @@ static void check_headers(connection *c, request *r)
 
 /* ---- one request, callback by callback ---- */
 
-/* A refusal before the body was read closes the connection, and a client still sending may then lose the answer. Bodies up to
- * this size are read and thrown away first. */
+/* A refusal before the body was read closes the connection, and a client still sending may then lose the answer. Bodies
+ * up to this size are read and thrown away first. */
 static bool worth_draining(connection *c)
 {
 	const char *length = header(c, "Content-Length");
@@ -333,7 +342,8 @@ static enum MHD_Result complete(connection *c, request *r)
 }
 
 static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
-                              const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot)
+			      const char *version, const char *upload_data, size_t *upload_data_size,
+			      void **request_slot)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	connection *c = info ? info->socket_context : NULL;
@@ -395,12 +405,14 @@ static int listen_socket(const server_config *config, int *port, wn_error *err)
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
 	    bind(fd, (struct sockaddr *)&a, len) != 0 || listen(fd, SOMAXCONN) != 0 ||
 	    getsockname(fd, (struct sockaddr *)&a, &len) != 0) {
-		wn_fail(err, WN_IO, "cannot listen on %s port %d: %s", config->listen_address, config->port, strerror(errno));
+		wn_fail(err, WN_IO, "cannot listen on %s port %d: %s", config->listen_address, config->port,
+			strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return -1;
 	}
-	*port = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port : ((struct sockaddr_in6 *)&a)->sin6_port);
+	*port = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
+					     : ((struct sockaddr_in6 *)&a)->sin6_port);
 	return fd;
 }
 
@@ -420,18 +432,21 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err)
 	int fd = listen_socket(config, &h->port, err);
 	wn_code code = fd < 0 ? WN_IO : http_watch_start(h, err);
 	if (code == WN_OK) {
-		int threads = config->http_threads < config->max_connections ? config->http_threads : config->max_connections;
+		int threads =
+		    config->http_threads < config->max_connections ? config->http_threads : config->max_connections;
 		unsigned ipv6 = strchr(config->listen_address, ':') ? MHD_USE_IPv6 : 0;
 		h->daemon = MHD_start_daemon(
-		        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | ipv6, 0, NULL, NULL, handle, h,
-		        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)(threads > 1 ? threads : 0),
-		        MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-		        (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory,
-		        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000),
-		        MHD_OPTION_NOTIFY_CONNECTION, connection_changed, h, MHD_OPTION_NOTIFY_COMPLETED, completed, h,
-		        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		    MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | ipv6, 0, NULL, NULL, handle, h,
+		    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)(threads > 1 ? threads : 0),
+		    MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		    (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		    config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
+		    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
+		    connection_changed, h, MHD_OPTION_NOTIFY_COMPLETED, completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		    MHD_OPTION_END);
 		if (!h->daemon)
-			code = wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", config->listen_address, h->port);
+			code = wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", config->listen_address,
+				       h->port);
 		else
 			fd = -1; /* the daemon's */
 	}

@@ -1,8 +1,8 @@
 /* http.h: HTTP/1.1 on libmicrohttpd: connections, bodies, answers; no audit logic.
  *
- * libmicrohttpd's threads (epoll, a fixed pool) run short callbacks only: they collect a bounded body, hand a complete audit to
- * the audit service and suspend its connection; audit_options.done resumes it from a worker. One more thread watches for
- * requests that drip in too slowly, which the library's idle timeout cannot see. */
+ * libmicrohttpd's threads (epoll, a fixed pool) run short callbacks only: they collect a bounded body, hand a complete
+ * audit to the audit service and suspend its connection; audit_options.done resumes it from a worker. One more thread
+ * watches for requests that drip in too slowly, which the library's idle timeout cannot see. */
 #ifndef WINNOW_SERVER_HTTP_H
 #define WINNOW_SERVER_HTTP_H
 

@@ -11,8 +11,8 @@
 #include "server/http.h"
 #include "server/routes.h"
 
-/* Where a connection's current request is. The watcher and the connection's HTTP thread race for the step out of a waiting
- * phase; compare-and-swap decides, so a request is either received or timed out, never both. */
+/* Where a connection's current request is. The watcher and the connection's HTTP thread race for the step out of a
+ * waiting phase; compare-and-swap decides, so a request is either received or timed out, never both. */
 typedef enum phase {
 	PHASE_AWAITING,  /* for a request line and headers */
 	PHASE_RECEIVING, /* its body */
@@ -27,11 +27,11 @@ typedef struct connection {
 	int fd;        /* open as long as this struct is in the list */
 	bool loopback; /* the client's address */
 	atomic_int phase;
-	atomic_int_fast64_t since_ns; /* the phase's start */
+	atomic_int_fast64_t since_ns;     /* the phase's start */
 	char request_id[REQUEST_ID_SIZE]; /* of the request in PHASE_RECEIVING */
 	/* The current request, HTTP thread only: */
 	route route;
-	bool submitted; /* to the audit service: the next callback after a resume sends the answer */
+	bool submitted;   /* to the audit service: the next callback after a resume sends the answer */
 	size_t discarded; /* bytes of a refused request's body thrown away */
 } connection;
 

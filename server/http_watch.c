@@ -1,8 +1,9 @@
 /* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris).
  *
- * libmicrohttpd's timeout restarts with every byte. This thread looks at all connections five times a second and shuts down
- * those whose headers or body have taken too long in all; the library then sees the end of the stream and cleans up. It never
- * closes a descriptor, and the lock keeps a connection in the list until after it left, so no number can be reused here. */
+ * libmicrohttpd's timeout restarts with every byte. This thread looks at all connections five times a second and shuts
+ * down those whose headers or body have taken too long in all; the library then sees the end of the stream and cleans
+ * up. It never closes a descriptor, and the lock keeps a connection in the list until after it left, so no number can
+ * be reused here. */
 #include "server/http_internal.h"
 
 #include <signal.h>
@@ -25,21 +26,23 @@ bool connection_step(connection *c, phase from, phase to)
 	return true;
 }
 
-/* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly. */
+/* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly.
+ */
 static void send_timeout(connection *c)
 {
 	request r = {.outcome = REASON_OK};
 	memcpy(r.id, c->request_id, sizeof r.id);
 	request_fail(&r, REASON_RECEIVE_TIMEOUT, "the body was not complete after %.1f s",
-	             (double)c->http->opt.config->receive_timeout_ns / 1e9);
+		     (double)c->http->opt.config->receive_timeout_ns / 1e9);
 	char *body = answer_problem(&r);
 	if (!body)
 		return;
 	char text[2048];
-	int n = snprintf(text, sizeof text,
-	                 "HTTP/1.1 408 Request Timeout\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Request-Id: %s\r\n"
-	                 "Connection: close\r\n\r\n%s",
-	                 TYPE_PROBLEM, strlen(body), r.id, body);
+	int n =
+	    snprintf(text, sizeof text,
+		     "HTTP/1.1 408 Request Timeout\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Request-Id: %s\r\n"
+		     "Connection: close\r\n\r\n%s",
+		     TYPE_PROBLEM, strlen(body), r.id, body);
 	/* A client too slow to send may also be too slow to read: never wait for it. */
 	if (n > 0 && n < (int)sizeof text)
 		(void)!send(c->fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -20,11 +20,12 @@ static void digest_key(uint8_t out[32], const char *key, size_t len)
 static wn_code add_key(key_set *k, const char *where, const char *key, size_t len, wn_error *err)
 {
 	if (len < KEY_MIN_LENGTH || len > KEY_MAX_LENGTH)
-		return wn_fail(err, WN_INVALID, "%s: found a key of %zu characters, expected %d to %d", where, len, KEY_MIN_LENGTH,
-		               KEY_MAX_LENGTH);
+		return wn_fail(err, WN_INVALID, "%s: found a key of %zu characters, expected %d to %d", where, len,
+			       KEY_MIN_LENGTH, KEY_MAX_LENGTH);
 	for (size_t i = 0; i < len; i++)
 		if (key[i] <= 0x20 || key[i] >= 0x7f)
-			return wn_fail(err, WN_INVALID, "%s: found a character that no HTTP header can carry in a key", where);
+			return wn_fail(err, WN_INVALID, "%s: found a character that no HTTP header can carry in a key",
+				       where);
 	if (k->count == KEYS_MAX)
 		return wn_fail(err, WN_TOO_LARGE, "%s: found more than %d keys", where, KEYS_MAX);
 	digest_key(k->digests[k->count++], key, len);

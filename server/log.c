@@ -48,13 +48,13 @@ static void log_line(const char *level, const char *fmt, va_list ap)
 		return;
 }
 
-#define DEFINE_LOG(name, level)        \
-	void name(const char *fmt, ...)    \
-	{                                  \
-		va_list ap;                    \
-		va_start(ap, fmt);             \
-		log_line(level, fmt, ap);      \
-		va_end(ap);                    \
+#define DEFINE_LOG(name, level)                                                                                        \
+	void name(const char *fmt, ...)                                                                                \
+	{                                                                                                              \
+		va_list ap;                                                                                            \
+		va_start(ap, fmt);                                                                                     \
+		log_line(level, fmt, ap);                                                                              \
+		va_end(ap);                                                                                            \
 	}
 DEFINE_LOG(log_info, "INFO")
 DEFINE_LOG(log_warning, "WARNING")
@@ -66,8 +66,8 @@ struct access_log {
 	pthread_t thread;
 	int fd;
 	bool own_fd;
-	bool stop;            /* under lock */
-	atomic_bool give_up;  /* stop waiting for the sink */
+	bool stop;           /* under lock */
+	atomic_bool give_up; /* stop waiting for the sink */
 	size_t capacity, head, count;
 	uint64_t dropped;
 	char *ring[]; /* [capacity] */
@@ -217,8 +217,8 @@ uint64_t access_log_dropped(access_log *log)
 	return n;
 }
 
-/* A string for the log whatever its bytes: the writer escapes control and non-ASCII characters, and what is left that could
- * harm a terminal or break UTF-8 becomes '?'. */
+/* A string for the log whatever its bytes: the writer escapes control and non-ASCII characters, and what is left that
+ * could harm a terminal or break UTF-8 becomes '?'. */
 static json_t *safe_string(const char *s)
 {
 	char copy[512];

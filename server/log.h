@@ -30,7 +30,8 @@ void access_log_close(access_log **log);
 void access_log_write(access_log *log, char *line);
 uint64_t access_log_dropped(access_log *log);
 
-/* The line of a finished request: malloc'ed JSON with '\n', every byte outside printable ASCII escaped; NULL on no memory. */
+/* The line of a finished request: malloc'ed JSON with '\n', every byte outside printable ASCII escaped; NULL on no
+ * memory. */
 char *access_log_line(const request *r);
 
 #endif

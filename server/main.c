@@ -1,7 +1,7 @@
 /* main.c: winnow-serve's command line and signals.
  *
- * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. After the first
- * SIGTERM or SIGINT they get their default action back, so that a second one ends the process at once. */
+ * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. After
+ * the first SIGTERM or SIGINT they get their default action back, so that a second one ends the process at once. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -41,8 +41,10 @@ static void usage(FILE *f)
 	      "  curl -F image=@ad.jpg -F 'text=今日特价' http://127.0.0.1:8080/v1/audit\n"
 	      "  curl http://127.0.0.1:8080/metrics\n"
 	      "\n"
-	      "WINNOW_INFERENCE_KEY and WINNOW_METRICS_KEY in the environment set the keys; an address other than loopback\n"
-	      "needs an inference key. SIGTERM and SIGINT finish what was accepted, then exit 0; a second signal exits at once.\n"
+	      "WINNOW_INFERENCE_KEY and WINNOW_METRICS_KEY in the environment set the keys; an address other than "
+	      "loopback\n"
+	      "needs an inference key. SIGTERM and SIGINT finish what was accepted, then exit 0; a second signal exits "
+	      "at once.\n"
 	      "Exit codes: 0 done, 1 the server failed, 2 usage or configuration.\n",
 	      f);
 }
@@ -51,23 +53,43 @@ static void usage(FILE *f)
 static int parse_arguments(arguments *a, int argc, char **argv)
 {
 	enum { CONFIG = 1, REGISTRY, MODEL_DIR, LISTEN, SET, PRINT, CHECK, VERSION, HELP };
-	static const struct option OPTIONS[] = {
-		{"config", required_argument, NULL, CONFIG}, {"registry", required_argument, NULL, REGISTRY},
-		{"model-dir", required_argument, NULL, MODEL_DIR}, {"listen", required_argument, NULL, LISTEN},
-		{"set", required_argument, NULL, SET}, {"print-config", no_argument, NULL, PRINT},
-		{"check-config", no_argument, NULL, CHECK}, {"version", no_argument, NULL, VERSION},
-		{"help", no_argument, NULL, HELP}, {0}};
+	static const struct option OPTIONS[] = {{"config", required_argument, NULL, CONFIG},
+						{"registry", required_argument, NULL, REGISTRY},
+						{"model-dir", required_argument, NULL, MODEL_DIR},
+						{"listen", required_argument, NULL, LISTEN},
+						{"set", required_argument, NULL, SET},
+						{"print-config", no_argument, NULL, PRINT},
+						{"check-config", no_argument, NULL, CHECK},
+						{"version", no_argument, NULL, VERSION},
+						{"help", no_argument, NULL, HELP},
+						{0}};
 	int o;
 	while ((o = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
 		switch (o) {
-		case CONFIG: a->config = optarg; break;
-		case REGISTRY: a->registry = optarg; break;
-		case MODEL_DIR: a->model_dir = optarg; break;
-		case LISTEN: a->listen = optarg; break;
-		case PRINT: a->print = true; break;
-		case CHECK: a->check = true; break;
-		case VERSION: a->version = true; break;
-		case HELP: a->help = true; break;
+		case CONFIG:
+			a->config = optarg;
+			break;
+		case REGISTRY:
+			a->registry = optarg;
+			break;
+		case MODEL_DIR:
+			a->model_dir = optarg;
+			break;
+		case LISTEN:
+			a->listen = optarg;
+			break;
+		case PRINT:
+			a->print = true;
+			break;
+		case CHECK:
+			a->check = true;
+			break;
+		case VERSION:
+			a->version = true;
+			break;
+		case HELP:
+			a->help = true;
+			break;
 		case SET:
 			if (a->num_sets == (int)(sizeof a->sets / sizeof a->sets[0])) {
 				fprintf(stderr, "winnow-serve: more than %d --set options\n", a->num_sets);
@@ -75,7 +97,8 @@ static int parse_arguments(arguments *a, int argc, char **argv)
 			}
 			a->sets[a->num_sets++] = optarg;
 			break;
-		default: return EXIT_USAGE; /* getopt has said why */
+		default:
+			return EXIT_USAGE; /* getopt has said why */
 		}
 	}
 	if (optind < argc) {
@@ -99,7 +122,7 @@ static wn_code set_string(char **field, const char *value, wn_error *err)
 static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
 {
 	wn_code code = a->config ? config_load(&SERVER_CONFIG_SCHEMA, c, a->config, err)
-	                         : config_defaults(&SERVER_CONFIG_SCHEMA, c, err);
+				 : config_defaults(&SERVER_CONFIG_SCHEMA, c, err);
 	for (int i = 0; code == WN_OK && i < a->num_sets; i++)
 		code = config_set(&SERVER_CONFIG_SCHEMA, c, a->sets[i], err);
 	if (code == WN_OK && a->registry) {

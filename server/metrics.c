@@ -12,9 +12,9 @@
 
 /* Seconds. 0.090 is the latency target: its bucket answers "how many met it" exactly. */
 static const double EDGES[] = {0.001, 0.002, 0.005, 0.010, 0.020, 0.030, 0.045, 0.060, 0.075,
-                               0.090, 0.120, 0.180, 0.250, 0.500, 1.0,   2.5,   10.0};
-#define NUM_EDGES (sizeof EDGES / sizeof EDGES[0])
-#define MAX_STATUS 600
+			       0.090, 0.120, 0.180, 0.250, 0.500, 1.0,   2.5,   10.0};
+#define NUM_EDGES     (sizeof EDGES / sizeof EDGES[0])
+#define MAX_STATUS    600
 #define MAX_DECISIONS 256
 
 typedef struct histogram {
@@ -57,7 +57,8 @@ static double process_start_time(void)
 		p = strchr(p + 1, ' ');
 	unsigned long long ticks;
 	if (p && sscanf(p, "%llu", &ticks) == 1)
-		start -= (double)boot.tv_sec + (double)boot.tv_nsec / 1e9 - (double)ticks / (double)sysconf(_SC_CLK_TCK);
+		start -=
+		    (double)boot.tv_sec + (double)boot.tv_nsec / 1e9 - (double)ticks / (double)sysconf(_SC_CLK_TCK);
 	return start;
 }
 
@@ -207,13 +208,15 @@ static void put_requests(FILE *f, metrics *m)
 	head(f, "winnow_sheds_total", "counter", "Audits given up before an answer was computed, by reason.");
 	for (int r = 0; r < REASON_COUNT; r++)
 		if (is_shed((reason)r))
-			fprintf(f, "winnow_sheds_total{reason=\"%s\"} %llu\n", reason_name((reason)r), get(&m->by_reason[r]));
+			fprintf(f, "winnow_sheds_total{reason=\"%s\"} %llu\n", reason_name((reason)r),
+				get(&m->by_reason[r]));
 	head(f, "winnow_decisions_total", "counter", "Answered audits by most probable label and suggestion.");
 	pthread_mutex_lock(&m->lock);
 	for (int i = 0; i < m->num_decisions; i++) {
 		fputs("winnow_decisions_total{label=\"", f);
 		put_label_value(f, m->decisions[i].label);
-		fprintf(f, "\",suggestion=\"%s\"} %llu\n", m->decisions[i].suggestion, (unsigned long long)m->decisions[i].count);
+		fprintf(f, "\",suggestion=\"%s\"} %llu\n", m->decisions[i].suggestion,
+			(unsigned long long)m->decisions[i].count);
 	}
 	pthread_mutex_unlock(&m->lock);
 	head(f, "winnow_request_duration_seconds", "histogram",
@@ -236,7 +239,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	number(f, "winnow_requests_in_flight", "gauge", "Audits begun and not yet answered.", (double)g->in_flight);
 	number(f, "winnow_connections", "gauge", "Open client connections.", (double)g->connections);
 	number(f, "winnow_body_bytes", "gauge", "Bytes of request bodies held.", (double)g->body_bytes);
-	number(f, "winnow_body_budget_bytes", "gauge", "Bytes of request bodies that may be held.", (double)g->body_budget);
+	number(f, "winnow_body_budget_bytes", "gauge", "Bytes of request bodies that may be held.",
+	       (double)g->body_budget);
 	number(f, "winnow_ready", "gauge", "1 while new audits are accepted.", g->ready);
 	number(f, "winnow_access_log_dropped_total", "counter", "Access log lines lost to a slow sink.",
 	       (double)g->access_log_dropped);
@@ -251,7 +255,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
 	number(f, "process_cpu_seconds_total", "counter", "User and system processor time.",
-	       (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+	       (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		   (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
 	number(f, "process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
 	number(f, "process_start_time_seconds", "gauge", "Start of the process since the epoch.", m->start_time);
 }

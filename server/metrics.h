@@ -1,7 +1,7 @@
 /* metrics.h: what /metrics tells, in Prometheus' text format (version 0.0.4), base units.
  *
- * Counters are atomics that any thread adds to; reading takes no lock, so one scrape may see a request in one counter and not
- * yet in another. Decisions are kept per label in a small table. */
+ * Counters are atomics that any thread adds to; reading takes no lock, so one scrape may see a request in one counter
+ * and not yet in another. Decisions are kept per label in a small table. */
 #ifndef WINNOW_SERVER_METRICS_H
 #define WINNOW_SERVER_METRICS_H
 
@@ -14,11 +14,11 @@ typedef struct metrics metrics;
 /* Values that live elsewhere, read at the time of a scrape. */
 typedef struct metrics_gauges {
 	size_t queue_depth, queue_capacity;
-	size_t in_flight;      /* audits begun and not yet answered */
+	size_t in_flight; /* audits begun and not yet answered */
 	size_t connections;
 	size_t body_bytes, body_budget;
 	uint64_t access_log_dropped;
-	int ready;             /* 0 or 1 */
+	int ready;                 /* 0 or 1 */
 	const served_model *model; /* may be NULL */
 } metrics_gauges;
 

@@ -99,7 +99,8 @@ wn_code multipart_boundary(char out[MULTIPART_BOUNDARY_SIZE], const char *conten
 		if (found)
 			return wn_fail(err, WN_INVALID, "Content-Type: found boundary twice");
 		if (param.too_long || !boundary_is_valid(param.value))
-			return wn_fail(err, WN_INVALID, "Content-Type: the boundary is not 1 to 70 characters of RFC 2046");
+			return wn_fail(err, WN_INVALID,
+				       "Content-Type: the boundary is not 1 to 70 characters of RFC 2046");
 		snprintf(out, MULTIPART_BOUNDARY_SIZE, "%.70s", param.value);
 		found = true;
 	}
@@ -126,7 +127,8 @@ static wn_code parse_disposition(multipart_part *part, const char *p, const char
 		if (found)
 			return wn_fail(err, WN_INVALID, "part %zu: Content-Disposition has two names", index);
 		if (param.too_long || strlen(param.value) >= sizeof part->name)
-			return wn_fail(err, WN_INVALID, "part %zu: the name is longer than %zu bytes", index, sizeof part->name - 1);
+			return wn_fail(err, WN_INVALID, "part %zu: the name is longer than %zu bytes", index,
+				       sizeof part->name - 1);
 		memcpy(part->name, param.value, strlen(param.value) + 1);
 		found = true;
 	}
@@ -157,14 +159,15 @@ static wn_code parse_header(multipart_part *part, const char *line, const char *
 	if (header_is(line, n, "Content-Transfer-Encoding")) {
 		size_t t = token_length(value, end);
 		if (!header_is(value, t, "binary") && !header_is(value, t, "8bit") && !header_is(value, t, "7bit"))
-			return wn_fail(err, WN_INVALID, "part %zu: Content-Transfer-Encoding is not binary, 8bit or 7bit", index);
+			return wn_fail(err, WN_INVALID,
+				       "part %zu: Content-Transfer-Encoding is not binary, 8bit or 7bit", index);
 	}
 	return WN_OK;
 }
 
 /* Reads header lines up to the empty line. *pos moves to the content. */
 static wn_code parse_headers(multipart_part *part, const unsigned char *body, size_t *pos, size_t len, size_t index,
-                             wn_error *err)
+			     wn_error *err)
 {
 	size_t start = *pos;
 	for (;;) {
@@ -172,7 +175,8 @@ static wn_code parse_headers(multipart_part *part, const unsigned char *body, si
 		const char *line = (const char *)body + *pos;
 		const char *eol = memmem(line, room < limit ? room : limit, "\r\n", 2);
 		if (!eol)
-			return wn_fail(err, WN_INVALID, "part %zu: its headers do not end within %d bytes", index, MULTIPART_MAX_HEADERS);
+			return wn_fail(err, WN_INVALID, "part %zu: its headers do not end within %d bytes", index,
+				       MULTIPART_MAX_HEADERS);
 		*pos += (size_t)(eol - line) + 2;
 		if (eol == line)
 			break;
@@ -186,7 +190,7 @@ static wn_code parse_headers(multipart_part *part, const unsigned char *body, si
 }
 
 wn_code multipart_parse(multipart_part parts[MULTIPART_MAX_PARTS], size_t *count, const char *boundary,
-                        const unsigned char *body, size_t len, wn_error *err)
+			const unsigned char *body, size_t len, wn_error *err)
 {
 	/* CRLF--boundary: the first one may lack the CRLF, as it starts the body. */
 	char delimiter[MULTIPART_BOUNDARY_SIZE + 4];
@@ -225,8 +229,8 @@ wn_code multipart_parse(multipart_part parts[MULTIPART_MAX_PARTS], size_t *count
 		}
 		const unsigned char *end = memmem(body + pos, len - pos, delimiter, dlen);
 		if (!end)
-			return wn_fail(err, WN_INVALID, "part %zu (\"%s\"): the body ends before its closing boundary", *count + 1,
-			               part->name);
+			return wn_fail(err, WN_INVALID, "part %zu (\"%s\"): the body ends before its closing boundary",
+				       *count + 1, part->name);
 		part->data = body + pos;
 		part->len = (size_t)(end - part->data);
 		pos = (size_t)(end - body) + dlen;

@@ -1,7 +1,7 @@
 /* queue.h: a bounded first-in first-out queue of pointers between threads.
  *
- * It never grows and never blocks a producer: a full queue says so, which is what turns into 429 at the edge. Any number
- * of threads may push and pop. */
+ * It never grows and never blocks a producer: a full queue says so, which is what turns into 429 at the edge. Any
+ * number of threads may push and pop. */
 #ifndef WINNOW_SERVER_QUEUE_H
 #define WINNOW_SERVER_QUEUE_H
 

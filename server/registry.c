@@ -1,7 +1,7 @@
 /* registry.c: see registry.h.
  *
- * The version's directory is opened once; everything is read through /proc/self/fd/N of that descriptor, so that what was
- * checked (a real directory, regular files only) is what is loaded, even when somebody renames things meanwhile. */
+ * The version's directory is opened once; everything is read through /proc/self/fd/N of that descriptor, so that what
+ * was checked (a real directory, regular files only) is what is loaded, even when somebody renames things meanwhile. */
 #include "server/registry.h"
 
 #include <dirent.h>
@@ -44,7 +44,8 @@ static long latest_version(int dir_fd)
 	long best = 0;
 	for (struct dirent *e; (e = readdir(d));) {
 		struct stat st;
-		if (!is_version(e->d_name) || fstatat(dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode))
+		if (!is_version(e->d_name) || fstatat(dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		    !S_ISDIR(st.st_mode))
 			continue;
 		long v = atol(e->d_name);
 		best = v > best ? v : best;
@@ -62,7 +63,8 @@ static int open_directory(int at, const char *name, const char *shown, wn_error 
 		if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
 			wn_fail(err, WN_INVALID, "%s: found a symbolic link, expected a directory", shown);
 		else
-			wn_fail(err, e == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the directory: %s", shown, strerror(e));
+			wn_fail(err, e == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the directory: %s", shown,
+				strerror(e));
 	}
 	return fd;
 }
@@ -85,8 +87,11 @@ static wn_code check_files(int dir_fd, const char *shown, wn_error *err)
 		if (fstatat(dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 			code = wn_fail(err, WN_IO, "%s/%s: %s", shown, e->d_name, strerror(errno));
 		else if (!S_ISREG(st.st_mode))
-			code = wn_fail(err, WN_INVALID, "%s/%s: found a %s, expected regular files only", shown, e->d_name,
-			               S_ISLNK(st.st_mode) ? "symbolic link" : S_ISDIR(st.st_mode) ? "directory" : "special file");
+			code =
+			    wn_fail(err, WN_INVALID, "%s/%s: found a %s, expected regular files only", shown, e->d_name,
+				    S_ISLNK(st.st_mode)   ? "symbolic link"
+				    : S_ISDIR(st.st_mode) ? "directory"
+							  : "special file");
 	}
 	closedir(d);
 	return code;
@@ -96,15 +101,16 @@ static wn_code check_files(int dir_fd, const char *shown, wn_error *err)
 static int open_version(const server_config *c, char *shown, size_t shown_size, char version[24], wn_error *err)
 {
 	if (!registry_name_is_valid(c->model_name)) {
-		wn_fail(err, WN_INVALID, "model.name: found \"%.64s\", expected [A-Za-z0-9._-]{1,64} without a leading dot",
-		        c->model_name);
+		wn_fail(err, WN_INVALID,
+			"model.name: found \"%.64s\", expected [A-Za-z0-9._-]{1,64} without a leading dot",
+			c->model_name);
 		return -1;
 	}
 	int result = -1, model_fd = -1;
 	int root_fd = open(c->registry_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (root_fd < 0) {
-		wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the model registry: %s", c->registry_root,
-		        strerror(errno));
+		wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the model registry: %s",
+			c->registry_root, strerror(errno));
 		return -1;
 	}
 	snprintf(shown, shown_size, "%s/%s", c->registry_root, c->model_name);
@@ -114,7 +120,8 @@ static int open_version(const server_config *c, char *shown, size_t shown_size, 
 	if (strcmp(c->model_version, "latest") == 0) {
 		long v = latest_version(model_fd);
 		if (v == 0) {
-			wn_fail(err, WN_NOT_FOUND, "%s: found no version directory, expected names such as 1 or 2", shown);
+			wn_fail(err, WN_NOT_FOUND, "%s: found no version directory, expected names such as 1 or 2",
+				shown);
 			goto done;
 		}
 		snprintf(version, 24, "%ld", v);
@@ -171,8 +178,8 @@ static void model_free(served_model *m)
 	free(m);
 }
 
-static wn_code load_model(served_model **out, int dir_fd, const char *shown, const char *version, const server_config *c,
-                          wn_error *err)
+static wn_code load_model(served_model **out, int dir_fd, const char *shown, const char *version,
+			  const server_config *c, wn_error *err)
 {
 	char path[64];
 	snprintf(path, sizeof path, "/proc/self/fd/%d", dir_fd);
@@ -211,14 +218,15 @@ wn_code registry_open(registry **out, const server_config *c, wn_error *err)
 		snprintf(shown, sizeof shown, "%s", c->model_dir);
 		fd = open(c->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0)
-			wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the model directory: %s", shown,
-			        strerror(errno));
+			wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the model directory: %s",
+				shown, strerror(errno));
 		version_of_path(c->model_dir, version);
 	} else {
 		fd = open_version(c, shown, sizeof shown, version, err);
 	}
 	wn_code code = fd < 0 ? (err ? err->code : WN_IO) : WN_OK;
-	/* An operator's own directory may hold links (a cache of downloads does); under the registry root nothing may. */
+	/* An operator's own directory may hold links (a cache of downloads does); under the registry root nothing may.
+	 */
 	if (code == WN_OK && !*c->model_dir)
 		code = check_files(fd, shown, err);
 	if (code == WN_OK)

@@ -1,9 +1,9 @@
 /* registry.h: which model is being served.
  *
  * On disk a registry is NAME/VERSION/ directories under one root, reached with openat and without following a symlink;
- * names are [A-Za-z0-9._-]{1,64} without a leading dot, versions are numbers. In memory there is one current model behind one
- * reference-counted pointer: a request takes a reference when its work starts and keeps that version to its end, so
- * replacing the pointer never disturbs anyone. */
+ * names are [A-Za-z0-9._-]{1,64} without a leading dot, versions are numbers. In memory there is one current model
+ * behind one reference-counted pointer: a request takes a reference when its work starts and keeps that version to its
+ * end, so replacing the pointer never disturbs anyone. */
 #ifndef WINNOW_SERVER_REGISTRY_H
 #define WINNOW_SERVER_REGISTRY_H
 

@@ -190,11 +190,11 @@ void request_pool_put(request_pool *p, request *r)
 	size_t keep = p->budget.limit / 4 / (p->keep ? p->keep : 1);
 	keep = keep > KEEP_BYTES ? KEEP_BYTES : keep;
 	request clean = {.body = bytes_recycle(r->body, keep),
-	                 .decoded = bytes_recycle(r->decoded, keep),
-	                 .text = bytes_recycle(r->text, 4096),
-	                 .assist = bytes_recycle(r->assist, 4096),
-	                 .pixels = bytes_recycle(r->pixels, (size_t)16 << 20),
-	                 .prompt = bytes_recycle(r->prompt, 65536)};
+			 .decoded = bytes_recycle(r->decoded, keep),
+			 .text = bytes_recycle(r->text, 4096),
+			 .assist = bytes_recycle(r->assist, 4096),
+			 .pixels = bytes_recycle(r->pixels, (size_t)16 << 20),
+			 .prompt = bytes_recycle(r->prompt, 65536)};
 	*r = clean;
 	pthread_mutex_lock(&p->lock);
 	bool kept = p->free_count < p->keep;

@@ -1,9 +1,9 @@
 /* request.h: one request's memory and state, from its first header to its access-log line.
  *
- * Three lifetimes meet here: the model's (a reference), the pool's (buffers that are kept from request to request) and the
- * request's (everything request_pool_put clears). A request is owned by exactly one thread at a time: the HTTP thread of its
- * connection while it is received or answered, the stage that popped it in between; the hand-overs are the queues and
- * MHD_resume_connection. */
+ * Three lifetimes meet here: the model's (a reference), the pool's (buffers that are kept from request to request) and
+ * the request's (everything request_pool_put clears). A request is owned by exactly one thread at a time: the HTTP
+ * thread of its connection while it is received or answered, the stage that popped it in between; the hand-overs are
+ * the queues and MHD_resume_connection. */
 #ifndef WINNOW_SERVER_REQUEST_H
 #define WINNOW_SERVER_REQUEST_H
 
@@ -18,7 +18,7 @@
 #include "server/registry.h"
 
 #define REQUEST_ID_SIZE 65
-#define DATA_ID_SIZE 129
+#define DATA_ID_SIZE    129
 
 /* A growing buffer; bytes it holds count against the budget, so that many large bodies cannot exhaust memory. */
 typedef struct byte_budget {
@@ -81,7 +81,7 @@ struct request {
 	char *answer; /* malloc'ed, or NULL */
 	size_t answer_len;
 	const char *answer_type;
-	const char *allow; /* for 405 */
+	const char *allow;                        /* for 405 */
 	char served_name[65], served_version[24]; /* of the model, for the log after it is released */
 	char label[64];
 
@@ -92,7 +92,7 @@ typedef struct request_pool request_pool;
 
 /* keep: requests kept for reuse at most; budget_bytes: of all buffers with outside data at once. */
 wn_code request_pool_open(request_pool **out, size_t keep, size_t budget_bytes, wn_error *err);
-void request_pool_close(request_pool **p); /* every request must be back */
+void request_pool_close(request_pool **p);  /* every request must be back */
 request *request_pool_get(request_pool *p); /* NULL on no memory; outcome OK, everything else empty */
 void request_pool_put(request_pool *p, request *r);
 size_t request_pool_bytes(request_pool *p); /* held now */

@@ -10,8 +10,12 @@ static const struct {
 	const char *path;
 	route_id id;
 } FIXED[] = {
-	{"/v1/audit", ROUTE_AUDIT}, {"/v2", ROUTE_SERVER}, {"/v2/", ROUTE_SERVER}, {"/v2/health/live", ROUTE_LIVE},
-	{"/v2/health/ready", ROUTE_READY}, {"/metrics", ROUTE_METRICS},
+    {"/v1/audit", ROUTE_AUDIT},
+    {"/v2", ROUTE_SERVER},
+    {"/v2/", ROUTE_SERVER},
+    {"/v2/health/live", ROUTE_LIVE},
+    {"/v2/health/ready", ROUTE_READY},
+    {"/metrics", ROUTE_METRICS},
 };
 
 /* Copies the segment up to '/' or the end; what follows it, or NULL when it does not fit or is empty. */

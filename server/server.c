@@ -1,6 +1,6 @@
-/* server.c: see server.h. Opening goes from the bottom up, so that the port opens last and the first request finds a model that
- * is warm; closing goes the other way, with the one twist that the audit service must have let go of every suspended connection
- * before the HTTP library may stop. */
+/* server.c: see server.h. Opening goes from the bottom up, so that the port opens last and the first request finds a
+ * model that is warm; closing goes the other way, with the one twist that the audit service must have let go of every
+ * suspended connection before the HTTP library may stop. */
 #include "server/server.h"
 
 #include <stdlib.h>
@@ -31,15 +31,17 @@ static wn_code load_keys(server *s, wn_error *err)
 	const server_config *c = s->config;
 	struct sockaddr_storage a;
 	socklen_t len;
-	if (key_set_load(&s->inference_keys, "keys.inference", c->inference_key, c->inference_key_file, "WINNOW_INFERENCE_KEY",
-	                 err) != WN_OK ||
-	    key_set_load(&s->metrics_keys, "keys.metrics", c->metrics_key, c->metrics_key_file, "WINNOW_METRICS_KEY", err) !=
-	            WN_OK ||
+	if (key_set_load(&s->inference_keys, "keys.inference", c->inference_key, c->inference_key_file,
+			 "WINNOW_INFERENCE_KEY", err) != WN_OK ||
+	    key_set_load(&s->metrics_keys, "keys.metrics", c->metrics_key, c->metrics_key_file, "WINNOW_METRICS_KEY",
+			 err) != WN_OK ||
 	    server_config_address(c, &a, &len, err) != WN_OK)
 		return err->code;
 	if (s->inference_keys.count == 0 && !address_is_loopback((struct sockaddr *)&a))
-		return wn_fail(err, WN_INVALID, "listen.address: %s can be reached from outside, expected an inference key "
-		               "(keys.inference_file or WINNOW_INFERENCE_KEY) or a loopback address", c->listen_address);
+		return wn_fail(err, WN_INVALID,
+			       "listen.address: %s can be reached from outside, expected an inference key "
+			       "(keys.inference_file or WINNOW_INFERENCE_KEY) or a loopback address",
+			       c->listen_address);
 	return WN_OK;
 }
 
@@ -49,13 +51,14 @@ static void log_start(const server *s)
 	if (m) {
 		const checkpoint *ckpt = classifier_checkpoint(m->classifier);
 		log_info("model %s version %s %s: %zu parameters, %d labels, %s", m->name, m->version, m->digest,
-		         blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier), ckpt->manifest.precision);
+			 blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier),
+			 ckpt->manifest.precision);
 	}
 	registry_release(&m);
-	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(), ops->name,
-	         s->config->instances, server_config_threads(s->config));
+	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(),
+		 ops->name, s->config->instances, server_config_threads(s->config));
 	log_info("listening on %s port %d%s", s->config->listen_address, http_port(s->http),
-	         s->inference_keys.count ? "" : ", without an inference key");
+		 s->inference_keys.count ? "" : ", without an inference key");
 }
 
 wn_code server_open(server **out, const server_config *c, wn_error *err)
@@ -78,14 +81,22 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	if (code == WN_OK)
 		code = request_pool_open(&s->pool, (size_t)c->queue_capacity + 16, c->body_budget, err);
 	if (code == WN_OK) {
-		audit_options audit = {.config = c, .registry = s->registry, .metrics = s->metrics, .done = http_request_done,
-		                       .gone = http_client_gone};
+		audit_options audit = {.config = c,
+				       .registry = s->registry,
+				       .metrics = s->metrics,
+				       .done = http_request_done,
+				       .gone = http_client_gone};
 		code = audit_open(&s->audit, &audit, err);
 	}
 	if (code == WN_OK) {
-		http_options web = {.config = c, .registry = s->registry, .metrics = s->metrics, .audit = s->audit,
-		                     .access_log = s->access_log, .pool = s->pool, .inference_keys = &s->inference_keys,
-		                     .metrics_keys = &s->metrics_keys};
+		http_options web = {.config = c,
+				    .registry = s->registry,
+				    .metrics = s->metrics,
+				    .audit = s->audit,
+				    .access_log = s->access_log,
+				    .pool = s->pool,
+				    .inference_keys = &s->inference_keys,
+				    .metrics_keys = &s->metrics_keys};
 		code = http_open(&s->http, &web, err);
 	}
 	if (code == WN_OK)

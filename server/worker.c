@@ -64,8 +64,8 @@ wn_code worker_pool_open(worker_pool **out, const worker_options *opt, wn_error 
 {
 	*out = NULL;
 	if (opt->threads < 1 || opt->max_items < 1 || opt->max_items > WORKER_MAX_ITEMS)
-		return wn_fail(err, WN_INVALID, "%s: %d threads with %zu items per call is out of range", opt->name, opt->threads,
-		               opt->max_items);
+		return wn_fail(err, WN_INVALID, "%s: %d threads with %zu items per call is out of range", opt->name,
+			       opt->threads, opt->max_items);
 	worker_pool *p = calloc(1, sizeof *p + (size_t)opt->threads * sizeof p->workers[0]);
 	if (!p)
 		return wn_fail(err, WN_NOMEM, "%s: out of memory for %d threads", opt->name, opt->threads);

@@ -24,8 +24,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		/* Either a refusal that says why, or everything an audit needs, within the limits. */
 		if (why != r->outcome || (why != REASON_OK && !*r->detail))
 			abort();
-		if (why == REASON_OK && (r->image_len == 0 || r->image_len > LIMITS.max_image || r->text.len > LIMITS.max_text ||
-		                         strlen((const char *)r->text.data) != r->text.len))
+		if (why == REASON_OK &&
+		    (r->image_len == 0 || r->image_len > LIMITS.max_image || r->text.len > LIMITS.max_text ||
+		     strlen((const char *)r->text.data) != r->text.len))
 			abort();
 	}
 	request_pool_put(pool, r);

@@ -1,5 +1,5 @@
-/* The multipart body of POST /v1/audit. The input's first line is the Content-Type header, the rest the body, which is given in
- * exactly its own bytes: a sanitizer sees the first one read beyond. */
+/* The multipart body of POST /v1/audit. The input's first line is the Content-Type header, the rest the body, which is
+ * given in exactly its own bytes: a sanitizer sees the first one read beyond. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		reason why = fields_parse_multipart(r, &LIMITS);
 		if (why != r->outcome || (why != REASON_OK && !*r->detail))
 			abort();
-		if (why == REASON_OK && (r->image < r->body.data || r->image + r->image_len > r->body.data + r->body.len ||
-		                         r->image_len == 0 || r->image_len > LIMITS.max_image ||
-		                         strlen((const char *)r->text.data) != r->text.len))
+		if (why == REASON_OK &&
+		    (r->image < r->body.data || r->image + r->image_len > r->body.data + r->body.len ||
+		     r->image_len == 0 || r->image_len > LIMITS.max_image ||
+		     strlen((const char *)r->text.data) != r->text.len))
 			abort();
 	}
 	request_pool_put(pool, r);

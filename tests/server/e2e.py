@@ -3,7 +3,7 @@
 
   e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
 
-Every test is a function test_*; they run in the order written, each against a server it starts itself (or the shared one).
+Every test is a function test_*; they run in the order written, each against servers it starts itself.
 The exit code is 1 when one fails. cases/*.json are requests that must be refused, with the exact answer.
 """
 import argparse
@@ -52,10 +52,11 @@ class Server:
             command += ["--set", s]
         command += list(extra)
         self.expect_exit = expect_exit
-        self.stderr = tempfile.TemporaryFile(dir=WORK)
-        self.stdout = tempfile.TemporaryFile(dir=WORK)
+        # Read through their names: a descriptor shared with the server would share its write position too.
+        self.output = tempfile.mkdtemp(dir=WORK)
         environment = dict(os.environ, **(env or {}))
-        self.process = subprocess.Popen(command, stdout=self.stdout, stderr=self.stderr, env=environment)
+        with open(os.path.join(self.output, "stdout"), "ab") as out, open(os.path.join(self.output, "stderr"), "ab") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         self.port = None
         deadline = time.monotonic() + 60
         while self.port is None:
@@ -68,12 +69,11 @@ class Server:
                 time.sleep(0.02)
 
     def errors(self):
-        self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return read_file(self.output, "stderr").decode()
 
     def access_log(self):
-        self.stdout.seek(0)
-        return [json.loads(line) for line in self.stdout.read().decode().splitlines()]
+        text = read_file(self.output, "stdout").decode()
+        return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]
 
     def logged(self, request_id):
         """The access-log line of a request; it is written by another thread, soon."""

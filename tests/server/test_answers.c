@@ -1,9 +1,9 @@
 /* Problems, access-log lines, the access log's writer and the metrics text. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +22,10 @@ static void problem_has_every_member_of_rfc_9457(void **state)
 	strcpy(r->id, "abc");
 	request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: found gif, expected jpeg or png");
 	char *text = answer_problem(r);
-	assert_string_equal(text, "{\"type\":\"urn:winnow:problem:unsupported_image\",\"title\":\"The image format is not "
-	                          "supported\",\"status\":415,\"detail\":\"image: found gif, expected jpeg or png\","
-	                          "\"reason\":\"unsupported_image\",\"request_id\":\"abc\"}");
+	assert_string_equal(text,
+			    "{\"type\":\"urn:winnow:problem:unsupported_image\",\"title\":\"The image format is not "
+			    "supported\",\"status\":415,\"detail\":\"image: found gif, expected jpeg or png\","
+			    "\"reason\":\"unsupported_image\",\"request_id\":\"abc\"}");
 	free(text);
 	free(r);
 }
@@ -122,7 +123,8 @@ static void log_file_gets_every_line(void **state)
 	unlink(path);
 	err = (wn_error){0};
 	assert_int_equal(access_log_open(&log, "/nonexistent/access.log", 16, &err), WN_IO);
-	assert_string_equal(err.message, "log.access: cannot append to /nonexistent/access.log: No such file or directory");
+	assert_string_equal(err.message,
+			    "log.access: cannot append to /nonexistent/access.log: No such file or directory");
 	assert_int_equal(access_log_open(&log, "", 16, &err), WN_OK);
 	assert_null(log);
 	access_log_write(log, strdup("nowhere\n"));
@@ -183,12 +185,12 @@ static void metrics_count_what_happened(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(problem_has_every_member_of_rfc_9457),
-		cmocka_unit_test(every_reason_has_a_status_and_a_unique_name),
-		cmocka_unit_test(log_line_is_one_printable_line),
-		cmocka_unit_test(slow_sink_costs_lines_and_not_time),
-		cmocka_unit_test(log_file_gets_every_line),
-		cmocka_unit_test(metrics_count_what_happened),
+	    cmocka_unit_test(problem_has_every_member_of_rfc_9457),
+	    cmocka_unit_test(every_reason_has_a_status_and_a_unique_name),
+	    cmocka_unit_test(log_line_is_one_printable_line),
+	    cmocka_unit_test(slow_sink_costs_lines_and_not_time),
+	    cmocka_unit_test(log_file_gets_every_line),
+	    cmocka_unit_test(metrics_count_what_happened),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

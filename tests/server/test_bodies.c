@@ -39,30 +39,31 @@ static void expect(const char *type, const char *body, size_t len, reason why, c
 	reason got = fields_parse(r, &LIMITS);
 	if (got != why || r->outcome != why || (detail && strcmp(r->detail, detail) != 0))
 		fail_msg("%.60s\nfound %s: %s\nexpected %s: %s", body, reason_name(got), r->detail, reason_name(why),
-		         detail ? detail : "(any)");
+			 detail ? detail : "(any)");
 	done(r);
 }
 
-#define MULTI "multipart/form-data; boundary=b"
+#define MULTI             "multipart/form-data; boundary=b"
 #define PART(name, value) "--b\r\nContent-Disposition: form-data; name=\"" name "\"\r\n\r\n" value "\r\n"
-#define IMAGE_PART PART("image", "IMG\x00\xff")
-#define TEXT_PART PART("text", "hello")
-#define END "--b--\r\n"
+#define IMAGE_PART        PART("image", "IMG\x00\xff")
+#define TEXT_PART         PART("text", "hello")
+#define END               "--b--\r\n"
 
 static void expect_multipart(const char *body, size_t len, reason why, const char *detail)
 {
 	expect(MULTI, body, len, why, detail);
 }
 #define MULTIPART(body, why, detail) expect_multipart(body, sizeof(body) - 1, why, detail)
-#define JSON(body, why, detail) expect("application/json", body, sizeof(body) - 1, why, detail)
+#define JSON(body, why, detail)      expect("application/json", body, sizeof(body) - 1, why, detail)
 
 static void multipart_fields_arrive_unchanged(void **state)
 {
 	static const char BODY[] =
-	        "--b\r\ncontent-disposition: FORM-DATA; filename=\"C:\\ads\\1.png\"; name=image\r\nContent-Type: image/png\r\n"
-	        "Content-Transfer-Encoding: binary\r\n\r\n\x89PNG\r\n\x1a\n\r\n--a\x00\r\n--b \t\r\n"
-	        "Content-Disposition: form-data; name=\"text\"\r\nContent-Type: text/plain; charset=UTF-8\r\n\r\n"
-	        "\xe4\xbb\x8a\xe6\x97\xa5\r\n" PART("assist", "") PART("data_id", "id 7") PART("model", "ad-audit") "--b--";
+	    "--b\r\ncontent-disposition: FORM-DATA; filename=\"C:\\ads\\1.png\"; name=image\r\nContent-Type: "
+	    "image/png\r\n"
+	    "Content-Transfer-Encoding: binary\r\n\r\n\x89PNG\r\n\x1a\n\r\n--a\x00\r\n--b \t\r\n"
+	    "Content-Disposition: form-data; name=\"text\"\r\nContent-Type: text/plain; charset=UTF-8\r\n\r\n"
+	    "\xe4\xbb\x8a\xe6\x97\xa5\r\n" PART("assist", "") PART("data_id", "id 7") PART("model", "ad-audit") "--b--";
 	request *r = new_request("Multipart/Form-Data; charset=utf-8; Boundary=\"b\"", BODY, sizeof BODY - 1);
 	if (fields_parse(r, &LIMITS) != REASON_OK)
 		fail_msg("%s", r->detail);
@@ -80,23 +81,25 @@ static void boundary_is_read_as_clients_write_it(void **state)
 	static const struct {
 		const char *type, *boundary; /* NULL: refused */
 	} CASES[] = {
-		{"multipart/form-data; boundary=abc", "abc"},
-		{"multipart/form-data; boundary=abc; charset=UTF-8", "abc"}, /* Java's HttpClient */
-		{"multipart/form-data; charset=\"a;b\" ; boundary=\"a b:c\"", "a b:c"},
-		{"multipart/form-data;boundary=abc;", "abc"},
-		{"multipart/form-data; BOUNDARY=----WebKitFormBoundary7MA4YWxkTrZu0gW", "----WebKitFormBoundary7MA4YWxkTrZu0gW"},
-		{"multipart/form-data", NULL},
-		{"multipart/form-data; boundary=", NULL},
-		{"multipart/form-data; boundary=\"\"", NULL},
-		{"multipart/form-data; boundary=\"abc", NULL},
-		{"multipart/form-data; boundary=a; boundary=b", NULL},
-		{"multipart/form-data; xboundary=abc", NULL},
-		{"multipart/form-data; boundary=\"a\xc3\xa9\"", NULL},
-		{"multipart/form-data; boundary=\"ends in space \"", NULL},
-		{"multipart/form-data; boundary=aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg",
-		 "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg"},
-		{"multipart/form-data; boundary=aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg1", NULL},
-		{"multipart/form-data; boundary=a b", NULL},
+	    {"multipart/form-data; boundary=abc", "abc"},
+	    {"multipart/form-data; boundary=abc; charset=UTF-8", "abc"}, /* Java's HttpClient */
+	    {"multipart/form-data; charset=\"a;b\" ; boundary=\"a b:c\"", "a b:c"},
+	    {"multipart/form-data;boundary=abc;", "abc"},
+	    {"multipart/form-data; BOUNDARY=----WebKitFormBoundary7MA4YWxkTrZu0gW",
+	     "----WebKitFormBoundary7MA4YWxkTrZu0gW"},
+	    {"multipart/form-data", NULL},
+	    {"multipart/form-data; boundary=", NULL},
+	    {"multipart/form-data; boundary=\"\"", NULL},
+	    {"multipart/form-data; boundary=\"abc", NULL},
+	    {"multipart/form-data; boundary=a; boundary=b", NULL},
+	    {"multipart/form-data; xboundary=abc", NULL},
+	    {"multipart/form-data; boundary=\"a\xc3\xa9\"", NULL},
+	    {"multipart/form-data; boundary=\"ends in space \"", NULL},
+	    {"multipart/form-data; boundary=aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg",
+	     "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg"},
+	    {"multipart/form-data; boundary=aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggg1",
+	     NULL},
+	    {"multipart/form-data; boundary=a b", NULL},
 	};
 	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
 		char b[MULTIPART_BOUNDARY_SIZE];
@@ -113,31 +116,33 @@ static void malformed_multipart_is_refused_by_part(void **state)
 {
 	MULTIPART("", REASON_BAD_REQUEST, "the body is empty");
 	MULTIPART("x" IMAGE_PART TEXT_PART END, REASON_BAD_MULTIPART,
-	          "the body does not start with the boundary that Content-Type names");
+		  "the body does not start with the boundary that Content-Type names");
 	MULTIPART(IMAGE_PART TEXT_PART "--b-", REASON_BAD_MULTIPART, "part 3: its boundary line does not end in CRLF");
 	MULTIPART(IMAGE_PART "--b\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\nhel", REASON_BAD_MULTIPART,
-	          "part 2 (\"text\"): the body ends before its closing boundary");
+		  "part 2 (\"text\"): the body ends before its closing boundary");
 	MULTIPART("--b\r\nContent-Disposition: form-data; name=\"text\"", REASON_BAD_MULTIPART,
-	          "part 1: its headers do not end within 2048 bytes");
+		  "part 1: its headers do not end within 2048 bytes");
 	MULTIPART("--b\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART, "part 1: no Content-Disposition header");
 	MULTIPART("--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART,
-	          "part 1: Content-Disposition has no name");
+		  "part 1: Content-Disposition has no name");
 	MULTIPART("--b\r\nContent-Disposition: attachment; name=text\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART,
-	          "part 1: Content-Disposition is not form-data");
+		  "part 1: Content-Disposition is not form-data");
 	MULTIPART("--b\r\nContent-Disposition: form-data; name=text; name=image\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART,
-	          "part 1: Content-Disposition has two names");
+		  "part 1: Content-Disposition has two names");
 	MULTIPART("--b\r\nContent-Disposition: form-data; name=\"te\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART,
-	          "part 1: malformed Content-Disposition");
+		  "part 1: malformed Content-Disposition");
 	MULTIPART("--b\r\nno colon\r\n\r\nx\r\n" END, REASON_BAD_MULTIPART, "part 1: malformed header line");
-	MULTIPART("--b\r\nContent-Disposition: form-data; name=text\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\nx\r\n" END,
-	          REASON_BAD_MULTIPART, "part 1: found a nested multipart, expected plain parts");
-	MULTIPART("--b\r\nContent-Disposition: form-data; name=text\r\nContent-Transfer-Encoding: base64\r\n\r\nx\r\n" END,
-	          REASON_BAD_MULTIPART, "part 1: Content-Transfer-Encoding is not binary, 8bit or 7bit");
+	MULTIPART("--b\r\nContent-Disposition: form-data; name=text\r\nContent-Type: multipart/mixed; "
+		  "boundary=c\r\n\r\nx\r\n" END,
+		  REASON_BAD_MULTIPART, "part 1: found a nested multipart, expected plain parts");
+	MULTIPART(
+	    "--b\r\nContent-Disposition: form-data; name=text\r\nContent-Transfer-Encoding: base64\r\n\r\nx\r\n" END,
+	    REASON_BAD_MULTIPART, "part 1: Content-Transfer-Encoding is not binary, 8bit or 7bit");
 	MULTIPART(IMAGE_PART TEXT_PART END "more", REASON_BAD_MULTIPART, "found 4 bytes after the closing boundary");
 	MULTIPART("--b--", REASON_MISSING_FIELD, "image is missing: send a JPEG or PNG file");
-	MULTIPART(PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "")
-	                  PART("a", "") END,
-	          REASON_BAD_MULTIPART, "found more than 8 parts");
+	MULTIPART(PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "") PART("a", "")
+		      PART("a", "") PART("a", "") END,
+		  REASON_BAD_MULTIPART, "found more than 8 parts");
 }
 
 static void fields_follow_the_same_rules_in_multipart(void **state)
@@ -152,24 +157,27 @@ static void fields_follow_the_same_rules_in_multipart(void **state)
 	MULTIPART(IMAGE_PART TEXT_PART TEXT_PART END, REASON_DUPLICATE_FIELD, "text is given twice");
 	MULTIPART(IMAGE_PART IMAGE_PART TEXT_PART END, REASON_DUPLICATE_FIELD, "image is given twice");
 	MULTIPART(IMAGE_PART TEXT_PART PART("url", "http://x") END, REASON_UNKNOWN_FIELD,
-	          "part 3: expected image, text, assist, data_id or model");
-	MULTIPART(PART("image", "") TEXT_PART END, REASON_MISSING_FIELD, "image: found 0 bytes, expected a JPEG or PNG file");
+		  "part 3: expected image, text, assist, data_id or model");
+	MULTIPART(PART("image", "") TEXT_PART END, REASON_MISSING_FIELD,
+		  "image: found 0 bytes, expected a JPEG or PNG file");
 	MULTIPART(PART("image", "0123456789012345678901234567890123456789012345678901234567890123X") TEXT_PART END,
-	          REASON_IMAGE_TOO_LARGE, "image: found 65 bytes, expected at most 64");
+		  REASON_IMAGE_TOO_LARGE, "image: found 65 bytes, expected at most 64");
 	MULTIPART(IMAGE_PART PART("text", "012345678901234567890123456789012") END, REASON_TEXT_TOO_LARGE,
-	          "text: found 33 bytes, expected at most 32");
+		  "text: found 33 bytes, expected at most 32");
 	MULTIPART(IMAGE_PART PART("text", "a\xff") END, REASON_INVALID_UTF8, "text: invalid UTF-8 at byte 1");
 	MULTIPART(IMAGE_PART PART("text", "\xed\xa0\x80") END, REASON_INVALID_UTF8, "text: invalid UTF-8 at byte 0");
 	MULTIPART(IMAGE_PART PART("text", "a\0b") END, REASON_BAD_FIELD, "text: found a NUL character");
-	MULTIPART(IMAGE_PART TEXT_PART PART("data_id", "a\nb") END, REASON_BAD_FIELD, "data_id: found a control character");
+	MULTIPART(IMAGE_PART TEXT_PART PART("data_id", "a\nb") END, REASON_BAD_FIELD,
+		  "data_id: found a control character");
 	MULTIPART(IMAGE_PART TEXT_PART PART("model", "../x") END, REASON_BAD_FIELD,
-	          "model: expected [A-Za-z0-9._-]{1,64} without a leading dot");
+		  "model: expected [A-Za-z0-9._-]{1,64} without a leading dot");
 	MULTIPART(IMAGE_PART TEXT_PART PART("model", ".hidden") END, REASON_BAD_FIELD, NULL);
 }
 
 static void json_fields_arrive_unchanged(void **state)
 {
-	static const char BODY[] = " {\"image\":\"iVBORw0KGgo=\",\"text\":\"\\u4eca\\u65e5 \\\"x\\\"\",\"assist\":null,\"data_id\":\"7\"}\n";
+	static const char BODY[] =
+	    " {\"image\":\"iVBORw0KGgo=\",\"text\":\"\\u4eca\\u65e5 \\\"x\\\"\",\"assist\":null,\"data_id\":\"7\"}\n";
 	request *r = new_request("application/json; charset=utf-8", BODY, sizeof BODY - 1);
 	if (fields_parse(r, &LIMITS) != REASON_OK)
 		fail_msg("%s", r->detail);
@@ -201,7 +209,8 @@ static void malformed_json_is_refused(void **state)
 	JSON("{\"image_url\":\"http://x\"}", REASON_UNKNOWN_FIELD,
 	     "found \"image_url\", expected image, text, assist, data_id or model");
 	JSON("{\"text\":\"t\"}", REASON_MISSING_FIELD, "image is missing: send a JPEG or PNG file");
-	JSON("{\"image\":\"AAAA\"}", REASON_MISSING_FIELD, "text is missing: send the ad's text, \"\" when it has none");
+	JSON("{\"image\":\"AAAA\"}", REASON_MISSING_FIELD,
+	     "text is missing: send the ad's text, \"\" when it has none");
 }
 
 static void base64_is_strict(void **state)
@@ -227,10 +236,16 @@ static void base64_is_strict(void **state)
 
 static void other_media_types_are_refused(void **state)
 {
-	static const char *const TYPES[] = {"application/x-www-form-urlencoded", "text/plain", "multipart/mixed; boundary=b",
-	                                    "application/jsonp", "application/json5", "multipart/form-datax; boundary=b", ""};
+	static const char *const TYPES[] = {"application/x-www-form-urlencoded",
+					    "text/plain",
+					    "multipart/mixed; boundary=b",
+					    "application/jsonp",
+					    "application/json5",
+					    "multipart/form-datax; boundary=b",
+					    ""};
 	for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++)
-		expect(TYPES[i], "{}", 2, REASON_UNSUPPORTED_MEDIA_TYPE, "expected multipart/form-data or application/json");
+		expect(TYPES[i], "{}", 2, REASON_UNSUPPORTED_MEDIA_TYPE,
+		       "expected multipart/form-data or application/json");
 }
 
 /* Every prefix of a good body: never a crash, never an answer without all of it. */
@@ -265,15 +280,15 @@ static int close_pool(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(multipart_fields_arrive_unchanged),
-		cmocka_unit_test(boundary_is_read_as_clients_write_it),
-		cmocka_unit_test(malformed_multipart_is_refused_by_part),
-		cmocka_unit_test(fields_follow_the_same_rules_in_multipart),
-		cmocka_unit_test(json_fields_arrive_unchanged),
-		cmocka_unit_test(malformed_json_is_refused),
-		cmocka_unit_test(base64_is_strict),
-		cmocka_unit_test(other_media_types_are_refused),
-		cmocka_unit_test(truncation_at_every_byte_is_refused),
+	    cmocka_unit_test(multipart_fields_arrive_unchanged),
+	    cmocka_unit_test(boundary_is_read_as_clients_write_it),
+	    cmocka_unit_test(malformed_multipart_is_refused_by_part),
+	    cmocka_unit_test(fields_follow_the_same_rules_in_multipart),
+	    cmocka_unit_test(json_fields_arrive_unchanged),
+	    cmocka_unit_test(malformed_json_is_refused),
+	    cmocka_unit_test(base64_is_strict),
+	    cmocka_unit_test(other_media_types_are_refused),
+	    cmocka_unit_test(truncation_at_every_byte_is_refused),
 	};
 	return cmocka_run_group_tests(tests, open_pool, close_pool);
 }

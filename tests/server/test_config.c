@@ -1,5 +1,5 @@
-/* The server's configuration: defaults are safe, the shipped file and --print-config agree with the table, and contradictions
- * between keys are refused by name. */
+/* The server's configuration: defaults are safe, the shipped file and --print-config agree with the table, and
+ * contradictions between keys are refused by name. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,12 +73,12 @@ static void unknown_key_is_refused_with_its_line(void **state)
 static void contradictions_are_refused_by_name(void **state)
 {
 	expect_refusal("listen: {address: localhost}",
-	               "listen.address: found \"localhost\", expected a numeric IPv4 or IPv6 address");
+		       "listen.address: found \"localhost\", expected a numeric IPv4 or IPv6 address");
 	expect_refusal("model: {version: \"01\"}",
-	               "model.version: found \"01\", expected latest or a number from 1 to 999999999");
+		       "model.version: found \"01\", expected latest or a number from 1 to 999999999");
 	expect_refusal("model: {name: \"\"}", "model.dir is empty: expected model.registry and model.name to be set");
 	expect_refusal("keys: {inference: aaaaaaaaaaaaaaaa, inference_file: f}",
-	               "keys.inference and keys.inference_file are both set, expected one of them");
+		       "keys.inference and keys.inference_file are both set, expected one of them");
 	expect_refusal("inference: {deadline: 61s}", "inference.deadline is larger than inference.max_deadline");
 	expect_refusal("limits: {image: 13MiB}", "limits.image is larger than limits.body");
 	expect_refusal("limits: {body_budget: 1MiB}", "limits.body is larger than limits.body_budget");
@@ -89,9 +89,16 @@ static void loopback_is_told_from_public(void **state)
 	static const struct {
 		const char *address;
 		bool loopback;
-	} CASES[] = {{"127.0.0.1", true}, {"127.9.9.9", true}, {"::1", true},       {"0.0.0.0", false}, {"::", false},
-	             {"10.0.0.1", false}, {"::2", false},      {"128.0.0.1", false}, {"::ffff:127.0.0.1", true},
-	             {"::ffff:10.0.0.1", false}};
+	} CASES[] = {{"127.0.0.1", true},
+		     {"127.9.9.9", true},
+		     {"::1", true},
+		     {"0.0.0.0", false},
+		     {"::", false},
+		     {"10.0.0.1", false},
+		     {"::2", false},
+		     {"128.0.0.1", false},
+		     {"::ffff:127.0.0.1", true},
+		     {"::ffff:10.0.0.1", false}};
 	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
 		server_config c = {.listen_address = (char *)CASES[i].address};
 		struct sockaddr_storage a;
@@ -108,7 +115,10 @@ static void listen_option_takes_every_spelling(void **state)
 	static const struct {
 		const char *arg, *address;
 		int port;
-	} CASES[] = {{"9000", "127.0.0.1", 9000}, {":9001", "127.0.0.1", 9001}, {"0.0.0.0:80", "0.0.0.0", 80}, {"[::1]:0", "::1", 0}};
+	} CASES[] = {{"9000", "127.0.0.1", 9000},
+		     {":9001", "127.0.0.1", 9001},
+		     {"0.0.0.0:80", "0.0.0.0", 80},
+		     {"[::1]:0", "::1", 0}};
 	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
 		server_config c = load("{}");
 		wn_error err = {0};
@@ -183,7 +193,8 @@ static void bad_keys_are_refused_and_never_shown(void **state)
 	assert_int_equal(key_set_load(&k, "keys.inference", "short", "", "WINNOW_TEST_KEY", &err), WN_INVALID);
 	assert_string_equal(err.message, "keys.inference: found a key of 5 characters, expected 16 to 256");
 	err = (wn_error){0};
-	assert_int_equal(key_set_load(&k, "keys.inference", "white space in the key", "", "WINNOW_TEST_KEY", &err), WN_INVALID);
+	assert_int_equal(key_set_load(&k, "keys.inference", "white space in the key", "", "WINNOW_TEST_KEY", &err),
+			 WN_INVALID);
 	assert_null(strstr(err.message, "white"));
 	err = (wn_error){0};
 	char path[64];
@@ -191,21 +202,22 @@ static void bad_keys_are_refused_and_never_shown(void **state)
 	assert_int_equal(key_set_load(&k, "keys.inference", "", path, "WINNOW_TEST_KEY", &err), WN_INVALID);
 	unlink(path);
 	err = (wn_error){0};
-	assert_int_equal(key_set_load(&k, "keys.inference", "", "/nonexistent/keys", "WINNOW_TEST_KEY", &err), WN_NOT_FOUND);
+	assert_int_equal(key_set_load(&k, "keys.inference", "", "/nonexistent/keys", "WINNOW_TEST_KEY", &err),
+			 WN_NOT_FOUND);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults_are_valid_and_listen_on_loopback),
-		cmocka_unit_test(shipped_file_says_the_defaults),
-		cmocka_unit_test(unknown_key_is_refused_with_its_line),
-		cmocka_unit_test(contradictions_are_refused_by_name),
-		cmocka_unit_test(loopback_is_told_from_public),
-		cmocka_unit_test(listen_option_takes_every_spelling),
-		cmocka_unit_test(printed_configuration_hides_keys),
-		cmocka_unit_test(keys_come_from_environment_value_or_file),
-		cmocka_unit_test(bad_keys_are_refused_and_never_shown),
+	    cmocka_unit_test(defaults_are_valid_and_listen_on_loopback),
+	    cmocka_unit_test(shipped_file_says_the_defaults),
+	    cmocka_unit_test(unknown_key_is_refused_with_its_line),
+	    cmocka_unit_test(contradictions_are_refused_by_name),
+	    cmocka_unit_test(loopback_is_told_from_public),
+	    cmocka_unit_test(listen_option_takes_every_spelling),
+	    cmocka_unit_test(printed_configuration_hides_keys),
+	    cmocka_unit_test(keys_come_from_environment_value_or_file),
+	    cmocka_unit_test(bad_keys_are_refused_and_never_shown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

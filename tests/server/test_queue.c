@@ -63,7 +63,7 @@ static void impossible_capacities_are_refused(void **state)
 	assert_int_equal(queue_open(&q, SIZE_MAX / 4, NULL), WN_INVALID);
 }
 
-#define PRODUCERS 4
+#define PRODUCERS    4
 #define PER_PRODUCER 5000
 
 typedef struct totals {
@@ -102,7 +102,8 @@ static void every_item_is_worked_on_exactly_once(void **state)
 {
 	totals *t = calloc(1, sizeof *t);
 	t->q = open_queue(16);
-	worker_options opt = {.name = "test-workers", .in = t->q, .threads = 3, .max_items = 4, .cls = t, .run = consume};
+	worker_options opt = {
+	    .name = "test-workers", .in = t->q, .threads = 3, .max_items = 4, .cls = t, .run = consume};
 	worker_pool *pool;
 	wn_error err = {0};
 	assert_int_equal(worker_pool_open(&pool, &opt, &err), WN_OK);
@@ -132,8 +133,13 @@ static void failing_start_stops_the_pool_with_its_message(void **state)
 {
 	atomic_int started = 0;
 	queue *q = open_queue(4);
-	worker_options opt = {.name = "w", .in = q, .threads = 3, .max_items = 1, .cls = &started, .start = start_fails_in_one,
-	                      .run = never_run};
+	worker_options opt = {.name = "w",
+			      .in = q,
+			      .threads = 3,
+			      .max_items = 1,
+			      .cls = &started,
+			      .start = start_fails_in_one,
+			      .run = never_run};
 	worker_pool *pool;
 	wn_error err = {0};
 	assert_int_equal(worker_pool_open(&pool, &opt, &err), WN_INTERNAL);
@@ -146,11 +152,11 @@ static void failing_start_stops_the_pool_with_its_message(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(queue_keeps_order_and_refuses_when_full),
-		cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
-		cmocka_unit_test(impossible_capacities_are_refused),
-		cmocka_unit_test(every_item_is_worked_on_exactly_once),
-		cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
+	    cmocka_unit_test(queue_keeps_order_and_refuses_when_full),
+	    cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
+	    cmocka_unit_test(impossible_capacities_are_refused),
+	    cmocka_unit_test(every_item_is_worked_on_exactly_once),
+	    cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,8 +34,12 @@ static void make_link(const char *target, const char *name)
 static const char *open_error(const char *name, const char *version)
 {
 	static char shown[600];
-	server_config c = {.registry_root = root, .model_name = (char *)name, .model_version = (char *)version, .model_dir = "",
-	                   .instances = 1, .max_batch = 1};
+	server_config c = {.registry_root = root,
+			   .model_name = (char *)name,
+			   .model_version = (char *)version,
+			   .model_dir = "",
+			   .instances = 1,
+			   .max_batch = 1};
 	registry *r;
 	wn_error err = {0};
 	assert_int_not_equal(registry_open(&r, &c, &err), WN_OK);
@@ -55,15 +59,18 @@ static void names_that_are_paths_are_refused(void **state)
 		assert_false(registry_name_is_valid(BAD[i]));
 	assert_true(registry_name_is_valid("ad-audit_1.2"));
 	assert_string_equal(open_error("../etc", "latest"),
-	                    "model.name: found \"../etc\", expected [A-Za-z0-9._-]{1,64} without a leading dot");
+			    "model.name: found \"../etc\", expected [A-Za-z0-9._-]{1,64} without a leading dot");
 }
 
 static void missing_parts_are_named(void **state)
 {
 	make_dir("empty");
-	assert_string_equal(open_error("absent", "latest"), "ROOT/absent: cannot open the directory: No such file or directory");
-	assert_string_equal(open_error("empty", "latest"), "ROOT/empty: found no version directory, expected names such as 1 or 2");
-	assert_string_equal(open_error("empty", "7"), "ROOT/empty/7: cannot open the directory: No such file or directory");
+	assert_string_equal(open_error("absent", "latest"),
+			    "ROOT/absent: cannot open the directory: No such file or directory");
+	assert_string_equal(open_error("empty", "latest"),
+			    "ROOT/empty: found no version directory, expected names such as 1 or 2");
+	assert_string_equal(open_error("empty", "7"),
+			    "ROOT/empty/7: cannot open the directory: No such file or directory");
 }
 
 static void symbolic_links_are_refused_at_every_level(void **state)
@@ -76,12 +83,14 @@ static void symbolic_links_are_refused_at_every_level(void **state)
 	make_dir("linked-file");
 	make_dir("linked-file/1");
 	make_link("/etc/passwd", "linked-file/1/config.json");
-	assert_string_equal(open_error("linked-name", "latest"), "ROOT/linked-name: found a symbolic link, expected a directory");
-	assert_string_equal(open_error("linked-version", "3"), "ROOT/linked-version/3: found a symbolic link, expected a directory");
+	assert_string_equal(open_error("linked-name", "latest"),
+			    "ROOT/linked-name: found a symbolic link, expected a directory");
+	assert_string_equal(open_error("linked-version", "3"),
+			    "ROOT/linked-version/3: found a symbolic link, expected a directory");
 	assert_string_equal(open_error("linked-version", "latest"),
-	                    "ROOT/linked-version: found no version directory, expected names such as 1 or 2");
+			    "ROOT/linked-version: found no version directory, expected names such as 1 or 2");
 	assert_string_equal(open_error("linked-file", "1"),
-	                    "ROOT/linked-file/1/config.json: found a symbolic link, expected regular files only");
+			    "ROOT/linked-file/1/config.json: found a symbolic link, expected regular files only");
 }
 
 static void latest_is_the_largest_number(void **state)
@@ -89,8 +98,8 @@ static void latest_is_the_largest_number(void **state)
 	make_dir("many");
 	make_dir("many/9");
 	make_dir("many/10");
-	make_dir("many/010");       /* not a version */
-	make_dir("many/11.tmp");    /* being published */
+	make_dir("many/010");    /* not a version */
+	make_dir("many/11.tmp"); /* being published */
 	make_dir("many/99x");
 	make_link("9", "many/12");
 	/* Version 10 is chosen, and is empty: the message names it and the file it misses. */
@@ -115,10 +124,10 @@ static int remove_root(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names_that_are_paths_are_refused),
-		cmocka_unit_test(missing_parts_are_named),
-		cmocka_unit_test(symbolic_links_are_refused_at_every_level),
-		cmocka_unit_test(latest_is_the_largest_number),
+	    cmocka_unit_test(names_that_are_paths_are_refused),
+	    cmocka_unit_test(missing_parts_are_named),
+	    cmocka_unit_test(symbolic_links_are_refused_at_every_level),
+	    cmocka_unit_test(latest_is_the_largest_number),
 	};
 	return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -73,7 +73,8 @@ static void recycled_request_carries_nothing_over(void **state)
 static void first_failure_wins_and_details_are_utf8(void **state)
 {
 	request *r = calloc(1, sizeof *r);
-	assert_int_equal(request_fail(r, REASON_BAD_JSON, "cut \"%.4s\" here", "\xe4\xbb\x8a\xe6\x97\xa5"), REASON_BAD_JSON);
+	assert_int_equal(request_fail(r, REASON_BAD_JSON, "cut \"%.4s\" here", "\xe4\xbb\x8a\xe6\x97\xa5"),
+			 REASON_BAD_JSON);
 	assert_string_equal(r->detail, "cut \"\xe4\xbb\x8a?\" here");
 	assert_int_equal(request_fail(r, REASON_INTERNAL, "later"), REASON_BAD_JSON);
 	free(r);
@@ -117,25 +118,25 @@ static void paths_lead_where_they_should(void **state)
 		route_id id;
 		const char *model, *version;
 	} CASES[] = {
-		{"/v1/audit", ROUTE_AUDIT, "", ""},
-		{"/v1/audit/", ROUTE_NONE, "", ""},
-		{"/v1/auditx", ROUTE_NONE, "", ""},
-		{"/", ROUTE_NONE, "", ""},
-		{"", ROUTE_NONE, "", ""},
-		{"/v2", ROUTE_SERVER, "", ""},
-		{"/v2/health/live", ROUTE_LIVE, "", ""},
-		{"/v2/health/ready", ROUTE_READY, "", ""},
-		{"/metrics", ROUTE_METRICS, "", ""},
-		{"/v2/models/ad-audit", ROUTE_MODEL, "ad-audit", ""},
-		{"/v2/models/ad-audit/ready", ROUTE_MODEL_READY, "ad-audit", ""},
-		{"/v2/models/ad-audit/versions/3", ROUTE_MODEL, "ad-audit", "3"},
-		{"/v2/models/ad-audit/versions/3/ready", ROUTE_MODEL_READY, "ad-audit", "3"},
-		{"/v2/models/", ROUTE_NONE, NULL, NULL},
-		{"/v2/models/..", ROUTE_NONE, NULL, NULL},
-		{"/v2/models/a b", ROUTE_NONE, NULL, NULL},
-		{"/v2/models/x/versions/", ROUTE_NONE, NULL, NULL},
-		{"/v2/models/x/other", ROUTE_NONE, NULL, NULL},
-		{"/v2/models/x/versions/123456789012345678901234567890", ROUTE_NONE, NULL, NULL},
+	    {"/v1/audit", ROUTE_AUDIT, "", ""},
+	    {"/v1/audit/", ROUTE_NONE, "", ""},
+	    {"/v1/auditx", ROUTE_NONE, "", ""},
+	    {"/", ROUTE_NONE, "", ""},
+	    {"", ROUTE_NONE, "", ""},
+	    {"/v2", ROUTE_SERVER, "", ""},
+	    {"/v2/health/live", ROUTE_LIVE, "", ""},
+	    {"/v2/health/ready", ROUTE_READY, "", ""},
+	    {"/metrics", ROUTE_METRICS, "", ""},
+	    {"/v2/models/ad-audit", ROUTE_MODEL, "ad-audit", ""},
+	    {"/v2/models/ad-audit/ready", ROUTE_MODEL_READY, "ad-audit", ""},
+	    {"/v2/models/ad-audit/versions/3", ROUTE_MODEL, "ad-audit", "3"},
+	    {"/v2/models/ad-audit/versions/3/ready", ROUTE_MODEL_READY, "ad-audit", "3"},
+	    {"/v2/models/", ROUTE_NONE, NULL, NULL},
+	    {"/v2/models/..", ROUTE_NONE, NULL, NULL},
+	    {"/v2/models/a b", ROUTE_NONE, NULL, NULL},
+	    {"/v2/models/x/versions/", ROUTE_NONE, NULL, NULL},
+	    {"/v2/models/x/other", ROUTE_NONE, NULL, NULL},
+	    {"/v2/models/x/versions/123456789012345678901234567890", ROUTE_NONE, NULL, NULL},
 	};
 	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
 		route r = route_of(CASES[i].path);
@@ -155,13 +156,13 @@ static void paths_lead_where_they_should(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(budget_bounds_all_requests_together),
-		cmocka_unit_test(buffer_never_grows_beyond_its_limit),
-		cmocka_unit_test(recycled_request_carries_nothing_over),
-		cmocka_unit_test(first_failure_wins_and_details_are_utf8),
-		cmocka_unit_test(request_ids_are_random_or_valid),
-		cmocka_unit_test(estimate_follows_and_forgets),
-		cmocka_unit_test(paths_lead_where_they_should),
+	    cmocka_unit_test(budget_bounds_all_requests_together),
+	    cmocka_unit_test(buffer_never_grows_beyond_its_limit),
+	    cmocka_unit_test(recycled_request_carries_nothing_over),
+	    cmocka_unit_test(first_failure_wins_and_details_are_utf8),
+	    cmocka_unit_test(request_ids_are_random_or_valid),
+	    cmocka_unit_test(estimate_follows_and_forgets),
+	    cmocka_unit_test(paths_lead_where_they_should),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
