@@ -99,7 +99,7 @@ static wn_code load_vocab(tokenizer *t, const json_t *model, size_t num_added, w
 		return wn_fail(err, WN_NOMEM, "out of memory for %zu tokens", n);
 	json_object_foreach((json_t *)vocab, key, v)
 	{
-		int32_t id;
+		int32_t id = 0;
 		uint32_t entry;
 		size_t len = strlen(key);
 		if (len > TOKENIZER_MAX_TOKEN_BYTES)
@@ -199,7 +199,7 @@ static wn_code check_model_options(const json_t *model, wn_error *err)
 {
 	static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
 	const json_t *type = json_object_get(model, "type"), *dropout = json_object_get(model, "dropout");
-	bool byte_fallback;
+	bool byte_fallback = false;
 	if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0)) /* absent in files before 0.9 */
 		return wn_fail(err, WN_UNSUPPORTED, "model.type: found %s, expected BPE",
 		               json_is_string(type) ? json_string_value(type) : type_name(type));
@@ -298,7 +298,7 @@ static wn_code trie_add(added_trie *trie, const char *s, uint32_t token, wn_erro
 static wn_code load_added_token(tokenizer *t, const json_t *o, size_t i, int32_t *next_id, wn_error *err)
 {
 	char where[48];
-	int32_t id;
+	int32_t id = 0;
 	wn_code rc;
 	bool special;
 	added_token *a = &t->added[i];
