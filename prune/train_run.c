@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "model/checkpoint.h"
+#include "model/classifier.h"
 #include "model/prompt.h"
 #include "prune/train_state.h"
 
@@ -181,31 +182,72 @@ static wn_code build_sequences(train_run *r, wn_error *err)
 
 /* ---- tokenizer ---- */
 
-/* Every text of the training splits, each as often as it occurs: merges follow what the model will read and write. */
+/* The pieces of the prompt template between its placeholders, as prompt_encode encodes them; at most 3. */
+static int split_frame(char *copy, const char **pieces)
+{
+	static const char *const marks[] = {"{text}", "{assist}"};
+	int n = 0;
+	for (char *p = copy, *start = copy;; p++) {
+		size_t skip = 0;
+		for (int k = 0; k < 2; k++)
+			if (!strncmp(p, marks[k], strlen(marks[k])))
+				skip = strlen(marks[k]);
+		if (*p && !skip)
+			continue;
+		bool end = !*p;
+		if (p > start && n < 3)
+			pieces[n++] = start;
+		*p = 0;
+		if (end)
+			return n;
+		p += skip - 1;
+		start = p + 1;
+	}
+}
+
+#define MIN_ANSWER_COUNT 64 /* an answer that no training sample has must still be a merge or two, not a row of bytes */
+
+/* What the model will read and write, as often as it will: every text of the training splits, and with each sample the frame
+ * it stands in and the answer it asks for. Counted once, frame and verbalizers would never be merged: each label would cost
+ * ten byte tokens in every request. */
 static wn_code train_tokenizer(train_run *r, wn_error *err)
 {
 	static const char *const specials[] = {"<s>", "<pad>", "</s>", "<unk>"}; /* OPT's ids 0 to 3 */
-	size_t count = 2 + (size_t)r->manifest.num_labels, n = 0;
+	const char *pieces[3];
+	size_t count = (size_t)(r->manifest.num_labels + 4) * MIN_ANSWER_COUNT, n = 0;
 	for (int t = 0; t < NUM_TASKS; t++)
-		count += 3 * r->train[t].dataset.count;
+		count += 8 * r->train[t].dataset.count;
+	char *frame = strdup(r->manifest.prompt);
 	const char **texts = calloc(count, sizeof *texts);
-	if (!texts)
+	if (!texts || !frame) {
+		free(texts);
+		free(frame);
 		return wn_fail(err, WN_NOMEM, "no memory for %zu texts", count);
-	texts[n++] = r->manifest.prompt;
-	texts[n++] = r->config->caption_prompt;
-	for (int i = 0; i < r->manifest.num_labels; i++)
-		texts[n++] = r->manifest.labels[i].verbalizer;
+	}
+	const int num_pieces = split_frame(frame, pieces);
+	for (int i = 0; i < MIN_ANSWER_COUNT; i++) {
+		texts[n++] = r->config->caption_prompt;
+		for (int k = 0; k < num_pieces; k++)
+			texts[n++] = pieces[k];
+		for (int k = 0; k < r->manifest.num_labels; k++)
+			texts[n++] = r->manifest.labels[k].verbalizer;
+	}
 	for (int t = 0; t < NUM_TASKS; t++)
 		for (size_t i = 0; i < r->train[t].dataset.count; i++) {
 			const sample *s = &r->train[t].dataset.samples[i];
-			const char *const columns[] = {s->text, s->assist, s->caption};
-			for (int k = 0; k < 3; k++)
+			const char *const columns[] = {s->text, s->assist, s->caption,
+						       t == TASK_CAPTION ? r->config->caption_prompt : "",
+						       s->label >= 0 ? r->manifest.labels[s->label].verbalizer : ""};
+			for (int k = 0; k < 5; k++)
 				if (*columns[k])
 					texts[n++] = columns[k];
+			for (int k = 0; t == TASK_AUDIT && k < num_pieces; k++)
+				texts[n++] = pieces[k];
 		}
 	bpe_trainer_options o = {.vocab_size = (size_t)r->config->vocab_size, .special_tokens = specials, .num_special_tokens = 4};
 	wn_code rc = bpe_train(r->tokenizer_path, texts, n, &o, err);
 	free(texts);
+	free(frame);
 	return rc;
 }
 
@@ -380,6 +422,16 @@ static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error
 	return rc;
 }
 
+/* What validation, eval and a server will refuse (verbalizers that are prefixes of each other, too few positions) is refused
+ * before the first step, not after hours of them. */
+static wn_code check_classifier(const train_run *r, wn_error *err)
+{
+	classifier *c = NULL;
+	wn_code rc = classifier_borrow(&c, r->model, r->tokenizer, &r->image_processor, &r->manifest, err);
+	classifier_close(&c);
+	return rc;
+}
+
 wn_code train_run_open(train_run *out, const train_config *c, const train_run_options *o, wn_error *err)
 {
 	char path[PATH_MAX];
@@ -399,6 +451,8 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 		rc = open_tokenizer(out, o->resume, err);
 		if (!rc)
 			rc = prompt_check(out->tokenizer, out->manifest.prompt, out->manifest.max_text_tokens, err);
+		if (!rc)
+			rc = check_classifier(out, err);
 		if (!rc)
 			rc = build_sequences(out, err);
 	}
