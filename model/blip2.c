@@ -334,7 +334,8 @@ static void text_forward(blip2_session *s, const blip2_batch *b)
 	             m->weights + m->text_norm.bias, (size_t)s->n * len, d, m->config.text.layer_norm_eps);
 }
 
-wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
+/* Checks a batch, takes its sizes, and rounds the weights as they are now when products run in bf16. */
+static wn_code begin_batch(blip2_session *s, const blip2_batch *b, wn_error *err)
 {
 	wn_code code = check_batch(s, b, err);
 	if (code)
@@ -342,12 +343,20 @@ wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
 	s->n = b->n;
 	s->t = b->text_len;
 	s->len = s->m->config.num_query_tokens + b->text_len;
-	set_positions(s, b);
-	set_mask(s, b);
 	if (s->cx.bf16) {
 		PARALLEL_RANGE(s->m->weights_count, 16384, i0, i1)
 		ops->to_bf16(s->cx.shadow + i0, s->m->weights + i0, i1 - i0);
 	}
+	return WN_OK;
+}
+
+wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
+{
+	wn_code code = begin_batch(s, b, err);
+	if (code)
+		return code;
+	set_positions(s, b);
+	set_mask(s, b);
 	vision_forward(s, b);
 	qformer_forward(s);
 	text_forward(s, b);
@@ -486,6 +495,73 @@ wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, floa
 	qformer_backward(s, grads);
 	if (s->opt.use_vision)
 		vision_backward(s, b, grads);
+	return WN_OK;
+}
+
+/* Samples' first labels as targets of rows 0.. (one row a sample). */
+static size_t first_labels(blip2_session *s, const blip2_batch *b)
+{
+	size_t count = 0;
+	for (int i = 0; i < b->n; i++)
+		for (int j = 0; j < b->text_len; j++) {
+			int32_t label = b->labels[(size_t)i * (size_t)b->text_len + (size_t)j];
+			if (label == -100)
+				continue;
+			s->rows[count] = i;
+			s->targets[count++] = label;
+			break;
+		}
+	return count;
+}
+
+/* Mean over the vision rows of each sample, [n][Dv]. */
+static void pool_rows(float *pooled, const float *rows, int n, size_t count, size_t d)
+{
+	memset(pooled, 0, (size_t)n * d * sizeof *pooled);
+	for (int i = 0; i < n; i++)
+		for (size_t r = 0; r < count; r++)
+			ops->axpy(pooled + (size_t)i * d, 1.0f / (float)count, rows + ((size_t)i * count + r) * d, d);
+}
+
+wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
+                           wn_error *err)
+{
+	const blip2 *m = s->m;
+	size_t dv = (size_t)m->vision.hidden, dt = (size_t)m->text.hidden, count = 1 + (size_t)blip2_num_patches(&m->config);
+	if (m->vision.hidden != m->qformer.hidden)
+		return wn_fail(err, WN_UNSUPPORTED, "vision first needs one hidden width for vision and Q-Former, found %d and %d",
+		               m->vision.hidden, m->qformer.hidden);
+	if (!s->opt.training || !s->opt.use_vision || !b->labels)
+		return wn_fail(err, WN_INVALID, "vision first needs a training session that sees images, and labels");
+	wn_code code = begin_batch(s, b, err);
+	if (code)
+		return code;
+	vision_forward(s, b);
+	/* hidden = LN(mean(rows) Wp^T + bp), one row a sample */
+	s->len = 1;
+	size_t n = (size_t)b->n, labelled = first_labels(s, b);
+	int hits = 0;
+	float *pooled = s->query_x, *d_pooled = s->d_query;
+	pool_rows(pooled, s->vision_norm.out, b->n, count, dv);
+	linear_forward(&s->cx, s->projected, pooled, m->weights + m->projection_weight, m->weights + m->projection_bias, n, dv, dt);
+	norm_forward(s->text_norm.out, s->text_norm.mean, s->text_norm.rstd, s->projected, m->weights + m->text_norm.weight,
+	             m->weights + m->text_norm.bias, n, dt, m->config.text.layer_norm_eps);
+	*loss = loss_backward(s, labelled, scale, grads, &hits);
+	if (correct)
+		*correct = hits;
+	if (total)
+		*total = (int)labelled;
+	if (labelled == 0)
+		return WN_OK;
+	memset(s->d_text, 0, n * dt * sizeof(float));
+	norm_backward(s->d_text, grads + m->text_norm.weight, grads + m->text_norm.bias, s->d_norm, s->projected,
+	              m->weights + m->text_norm.weight, s->text_norm.mean, s->text_norm.rstd, n, dt);
+	linear_backward(&s->cx, d_pooled, 0, grads + m->projection_weight, grads + m->projection_bias, s->d_text, pooled,
+	                m->weights + m->projection_weight, n, dv, dt);
+	memset(s->d_vision_norm, 0, n * count * dv * sizeof(float));
+	for (size_t row = 0; row < n * count; row++)
+		ops->axpy(s->d_vision_norm + row * dv, 1.0f / (float)count, d_pooled + row / count * dv, dv);
+	vision_backward(s, b, grads);
 	return WN_OK;
 }
 

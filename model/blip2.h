@@ -35,8 +35,10 @@ typedef struct param {
 
 /* A model with the given shapes; weights are zero. */
 wn_code blip2_create(blip2 **out, const blip2_config *c, wn_error *err);
-/* Random initial weights for training from scratch: truncated normals of config.initializer_range (vision included), norms
- * 1/0, biases 0. Deterministic in seed. */
+/* Random initial weights for training from scratch, deterministic in seed: matrices are truncated normals of standard
+ * deviation 1/sqrt(fan_in), tables and tokens of config.initializer_range, norms 1/0, biases 0. Hugging Face's constant
+ * 0.02 everywhere suits widths near 1000; at the widths here the image's share of the Q-Former's output would start at
+ * about a hundredth and the vision stack would not learn (docs/results.md). */
 void blip2_init_weights(blip2 *m, uint64_t seed);
 void blip2_close(blip2 **m);
 
@@ -91,6 +93,15 @@ void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, flo
  * each parameter's gradient to grads (flat, blip2_weights_count floats). *loss gets the unscaled mean; *correct (may be NULL)
  * the number of label tokens whose logit was the largest, *total how many there were. */
 wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total, wn_error *err);
+
+/* Vision first: the vision stack alone learns to name the image, without Q-Former and language blocks in between. The mean
+ * of its output rows goes through language_projection and final_layer_norm to the tied embedding, and the loss is the
+ * cross-entropy of each sample's first label. It adds no parameters, and a vision stack that starts from random weights
+ * learns several times faster than behind a Q-Former that has learned nothing yet (BLIP-2 itself starts from a trained one).
+ * Needs vision and Q-Former of one hidden width (else WN_UNSUPPORTED), a training session with use_vision, and labels.
+ * Same results and conventions as blip2_forward followed by blip2_backward. */
+wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
+                           wn_error *err);
 
 /* Floating-point operations (2 per multiply-add) of a forward of one sample with text_len tokens and `logit_rows` rows of
  * logits, by component; for inspect and bench. */

@@ -301,16 +301,23 @@ static bool ends_with(const char *s, const char *tail)
 	return n >= k && strcmp(s + n - k, tail) == 0;
 }
 
+/* Is p a table or a set of tokens rather than a layer's matrix? Its rows are inputs themselves: there is no fan-in. */
+static bool is_embedding(const blip2 *m, const param *p)
+{
+	return p->offset == m->class_embedding || p->offset == m->vision_position || p->offset == m->query_tokens ||
+	       p->offset == m->token_embedding || p->offset == m->text_position;
+}
+
 void blip2_init_weights(blip2 *m, uint64_t seed)
 {
 	uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
-	float std = m->config.initializer_range;
 	memset(m->weights, 0, m->weights_count * sizeof *m->weights);
 	for (size_t i = 0; i < m->num_params; i++) {
 		const param *p = &m->params[i];
 		float *w = m->weights + p->offset;
 		/* Vectors are norms (1, 0) and biases (0). */
 		bool one = p->rank == 1 && ends_with(p->name, ".weight");
+		float std = is_embedding(m, p) ? m->config.initializer_range : 1.0f / sqrtf((float)(p->count / (size_t)p->shape[0]));
 		for (size_t j = 0; j < p->count; j++)
 			w[j] = p->rank > 1 ? std * truncated_normal(&state) : one ? 1.0f : 0.0f;
 	}

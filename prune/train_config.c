@@ -29,7 +29,10 @@ static const char *const EXPORT_NAMES[] = {"best", "last", NULL};
 	CONFIG_INT(train_config, phase[i].micro_batch, name ".micro_batch", "0", 0, 4096, "samples a forward; gradients add up to the batch; 0: the whole batch"), \
 	CONFIG_DOUBLE(train_config, phase[i].learning_rate, name ".learning_rate", lr, 0, 10, "peak"), \
 	CONFIG_DOUBLE(train_config, phase[i].min_learning_rate, name ".min_learning_rate", "0", 0, 10, "floor of the cosine"), \
-	CONFIG_INT64(train_config, phase[i].warmup_steps, name ".warmup_steps", "100", 0, 1e9, "linear warm-up")
+	CONFIG_INT64(train_config, phase[i].warmup_steps, name ".warmup_steps", "100", 0, 1e9, "linear warm-up, once everything learns"), \
+	CONFIG_INT64(train_config, phase[i].vision_first_steps, name ".vision_first_steps", "0", 0, 1e9, "steps in which the vision stack alone learns to name the image"), \
+	CONFIG_DOUBLE(train_config, phase[i].vision_learning_rate, name ".vision_learning_rate", "1e-3", 0, 10, "peak of those steps"), \
+	CONFIG_INT64(train_config, phase[i].text_first_steps, name ".text_first_steps", "0", 0, 1e9, "steps, after those, in which only the language model learns")
 
 static const config_key KEYS[] = {
 	CONFIG_STRING(train_config, name, "name", "ad-audit", "the model's name in winnow.json"),

@@ -34,8 +34,10 @@ typedef struct phase_config {
 	int64_t steps;            /* 0: `epochs` decides */
 	double epochs;
 	int batch_size, micro_batch;
-	double learning_rate, min_learning_rate;
+	double learning_rate, min_learning_rate, vision_learning_rate;
 	int64_t warmup_steps;
+	int64_t vision_first_steps; /* only the vision stack learns, by blip2_vision_first */
+	int64_t text_first_steps; /* then only the language model learns in these; see trainer.c */
 	double caption_replay; /* audit only: the share of caption samples in every batch */
 } phase_config;
 

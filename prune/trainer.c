@@ -42,7 +42,7 @@ typedef struct trainer {
 	batch batch;
 	batch_options batch_options;
 	blip2_session *session;
-	schedule schedule;
+	schedule schedule, vision_schedule;
 } trainer;
 
 typedef struct step_result {
@@ -62,9 +62,28 @@ static void zero_floats(float *p, size_t n)
 		p[i] = 0;
 }
 
+static bool only_vision_learns(const trainer *t) { return t->at.phase_step < t->phase->vision_first_steps; }
+/* From scratch, the first thing to be learned is how often each answer occurs, image or no image. If vision and Q-Former
+ * take part in that, every matrix of the post-norm Q-Former is pushed in one common direction, its outputs become the same
+ * for all queries and images, and the gradient behind its norms is gone for good. So the language model goes first. */
+static bool only_text_learns(const trainer *t)
+{
+	return !only_vision_learns(t) && t->at.phase_step < t->phase->vision_first_steps + t->phase->text_first_steps;
+}
+
+/* Every stretch of a phase (vision alone, text alone, all) has its own warm-up; the text's is short and at the peak rate. */
+static double step_lr(const trainer *t)
+{
+	const phase_config *p = t->phase;
+	int64_t s = t->at.phase_step;
+	if (only_vision_learns(t))
+		return schedule_lr(&t->vision_schedule, s);
+	return only_text_learns(t) ? p->learning_rate : schedule_lr(&t->schedule, s - p->vision_first_steps - p->text_first_steps);
+}
+
 /* Gradient of the mean loss over the whole batch's label tokens: every micro-batch is weighted by the tokens it holds, so
- * how the batch is cut does not matter. sums: loss * tokens, hits. */
-static wn_code accumulate(trainer *t, int label_tokens, double sums[2], double *batch_seconds, wn_error *err)
+ * how the batch is cut does not matter. sums: loss * tokens, hits, tokens. */
+static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *batch_seconds, wn_error *err)
 {
 	const blip2_config *bc = blip2_get_config(t->run->model);
 	const grad_reducer *red = &t->opt->reducer;
@@ -81,33 +100,47 @@ static wn_code accumulate(trainer *t, int label_tokens, double sums[2], double *
 		blip2_batch view = batch_view(&t->batch);
 		float loss = 0;
 		int correct = 0, total = 0;
-		rc = blip2_forward(t->session, &view, err);
-		if (!rc)
+		if (only_vision_learns(t)) {
+			rc = blip2_vision_first(t->session, &view, (float)n / (float)t->plan.batch_size, t->grads, &loss, &correct, &total, err);
+		} else if (!(rc = blip2_forward(t->session, &view, err))) {
 			rc = blip2_backward(t->session, &view, (float)t->batch.label_tokens / (float)label_tokens, t->grads, &loss, &correct,
 					    &total, err);
+		}
 		sums[0] += (double)loss * total;
 		sums[1] += correct;
+		sums[2] += total;
 	}
 	return rc;
+}
+
+static void drop_image_gradients(trainer *t)
+{
+	for (size_t i = 0; i < blip2_num_params(t->run->model); i++) {
+		const param *p = blip2_param(t->run->model, i);
+		if (p->component != COMPONENT_TEXT)
+			zero_floats(t->grads + p->offset, p->count);
+	}
 }
 
 static wn_code train_step(trainer *t, step_result *out, wn_error *err)
 {
 	const size_t count = blip2_weights_count(t->run->model);
 	const grad_reducer *red = &t->opt->reducer;
-	double start = monotonic_seconds(), sums[2] = {0, 0};
-	*out = (step_result){.lr = schedule_lr(&t->schedule, t->at.phase_step)};
+	double start = monotonic_seconds(), sums[3] = {0, 0, 0};
+	*out = (step_result){.lr = step_lr(t)};
 	int label_tokens = sample_plan_step(&t->plan, t->at.phase_step, t->items);
 	zero_floats(t->grads, count);
 	wn_code rc = accumulate(t, label_tokens, sums, &out->batch_seconds, err);
 	if (!rc && red->ranks > 1)
 		rc = red->sum_floats(red->ctx, t->grads, count, err);
 	if (!rc && red->ranks > 1)
-		rc = red->sum_doubles(red->ctx, sums, 2, err);
+		rc = red->sum_doubles(red->ctx, sums, 3, err);
 	if (rc)
 		return rc;
-	out->loss = sums[0] / label_tokens;
-	out->token_accuracy = sums[1] / label_tokens;
+	if (only_text_learns(t))
+		drop_image_gradients(t);
+	out->loss = sums[0] / sums[2];
+	out->token_accuracy = sums[1] / sums[2];
 	out->grad_norm = grad_norm(t->grads, count);
 	out->skipped = !isfinite(out->grad_norm) || !isfinite(out->loss);
 	if (!out->skipped)
@@ -297,8 +330,11 @@ static wn_code open_phase(trainer *t, wn_error *err)
 	t->phase = &c->phase[t->task];
 	t->phase_steps = train_run_steps(r, t->task);
 	t->micro_batch = t->phase->micro_batch ? t->phase->micro_batch : t->phase->batch_size;
+	t->vision_schedule = (schedule){.peak_lr = t->phase->vision_learning_rate, .min_lr = t->phase->vision_learning_rate / 10,
+				        .warmup_steps = t->phase->warmup_steps, .total_steps = t->phase->vision_first_steps};
 	t->schedule = (schedule){.peak_lr = t->phase->learning_rate, .min_lr = t->phase->min_learning_rate,
-				 .warmup_steps = t->phase->warmup_steps, .total_steps = t->phase_steps};
+				 .warmup_steps = t->phase->warmup_steps,
+				 .total_steps = t->phase_steps - t->phase->vision_first_steps - t->phase->text_first_steps};
 	t->batch_options = (batch_options){.image_processor = r->image_processor, .augment = c->augment, .augment_on = true,
 					   .blank_images = c->modalities == MODALITIES_TEXT};
 	const split_data *main = &r->train[t->task], *replay = &r->train[TASK_CAPTION];
