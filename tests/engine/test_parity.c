@@ -152,6 +152,126 @@ static void gradients_equal_finite_differences(void **state)
 	golden_close(&g);
 }
 
+/* A small model with one hidden width for vision and Q-Former, random weights, and a batch for it. */
+static const int32_t first_ids[2 * 6] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const int32_t first_labels[2 * 6] = {-100, -100, -100, 21, 22, -100, -100, -100, 30, 31, -100, -100};
+
+static blip2 *vision_first_model(void)
+{
+	blip2_config c = {.image_size = 28, .patch_size = 14, .num_query_tokens = 3, .cross_attention_frequency = 1, .vocab_size = 40,
+	                  .max_position_embeddings = 16, .initializer_range = 0.02f, .pad_token_id = 1, .qkv_bias = true};
+	c.vision = (stack_config){.hidden_size = 24, .num_hidden_layers = 2, .layer_norm_eps = 1e-6f, .activation = ACTIVATION_GELU};
+	c.qformer = (stack_config){.hidden_size = 24, .num_hidden_layers = 1, .layer_norm_eps = 1e-12f, .activation = ACTIVATION_GELU};
+	c.text = (stack_config){.hidden_size = 32, .num_hidden_layers = 1, .layer_norm_eps = 1e-5f, .activation = ACTIVATION_RELU};
+	for (int i = 0; i < 2; i++)
+		c.vision.blocks[i] = (block_widths){.num_heads = 2, .head_dim = 12, .ffn_dim = 48};
+	c.qformer.blocks[0] = (block_widths){.num_heads = 2, .head_dim = 12, .cross_num_heads = 2, .cross_head_dim = 12, .ffn_dim = 48};
+	c.text.blocks[0] = (block_widths){.num_heads = 2, .head_dim = 16, .ffn_dim = 64};
+	wn_error err = {0};
+	blip2 *m = NULL;
+	assert_ok(blip2_create(&m, &c, &err), &err);
+	blip2_init_weights(m, 7);
+	return m;
+}
+
+static void vision_first_gradients_equal_finite_differences(void **state)
+{
+	static const char *const names[] = {"vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding",
+		"vision_model.encoder.layers.0.self_attn.qkv.weight", "vision_model.encoder.layers.1.mlp.fc2.bias",
+		"vision_model.post_layernorm.weight", "language_projection.weight", "language_projection.bias",
+		"language_model.model.decoder.final_layer_norm.weight", "language_model.model.decoder.embed_tokens.weight"};
+	(void)state;
+	wn_error err = {0};
+	blip2 *m = vision_first_model();
+	blip2_session *s = NULL;
+	blip2_session_options opt = {.max_batch = 2, .max_text_len = 6, .training = true, .use_vision = true};
+	assert_ok(blip2_session_open(&s, m, &opt, &err), &err);
+	float pixels[2 * 3 * 28 * 28], loss, up, down;
+	for (size_t i = 0; i < COUNT(pixels); i++)
+		pixels[i] = sinf((float)(i * i % 977));
+	const blip2_batch b = {.n = 2, .text_len = 6, .pixel_values = pixels, .input_ids = first_ids, .labels = first_labels};
+	float *w = blip2_weights(m), *grads = calloc(blip2_weights_count(m), sizeof *grads), *unused = calloc(blip2_weights_count(m), sizeof *grads);
+	int total = 0;
+	assert_ok(blip2_vision_first(s, &b, 1, grads, &loss, NULL, &total, &err), &err);
+	assert_int_equal(total, 2); /* one target a sample: its first label */
+	for (size_t i = 0; i < COUNT(names); i++) {
+		const param *p = blip2_find_param(m, names[i]);
+		assert_non_null(p);
+		size_t at = p->offset;
+		for (size_t e = p->offset; e < p->offset + p->count; e++)
+			if (fabsf(grads[e]) > fabsf(grads[at]))
+				at = e;
+		const float old = w[at], h = 5e-3f;
+		w[at] = old + h;
+		assert_ok(blip2_vision_first(s, &b, 1, unused, &up, NULL, NULL, &err), &err);
+		w[at] = old - h;
+		assert_ok(blip2_vision_first(s, &b, 1, unused, &down, NULL, NULL, &err), &err);
+		w[at] = old;
+		assert_at_most(fabs(((double)up - down) / (2 * h) / grads[at] - 1), 2e-2, names[i]);
+	}
+	/* what stands between the vision stack and the head is neither used nor moved */
+	for (size_t i = 0; i < blip2_num_params(m); i++) {
+		const param *p = blip2_param(m, i);
+		if (p->component == COMPONENT_QFORMER && strncmp(p->name, "language_projection", 19))
+			for (size_t e = p->offset; e < p->offset + p->count; e++)
+				assert_true(grads[e] == 0);
+	}
+	free(grads);
+	free(unused);
+	blip2_session_close(&s);
+	blip2_close(&m);
+}
+
+static void vision_first_needs_equal_widths(void **state)
+{
+	(void)state;
+	golden g;
+	wn_error err = {0};
+	float loss;
+	golden_open(&g, "base");
+	const blip2_config *c = blip2_get_config(g.ck.model);
+	assert_int_not_equal(c->vision.hidden_size, c->qformer.hidden_size);
+	float *grads = calloc(blip2_weights_count(g.ck.model), sizeof *grads);
+	blip2_session *s = open_session(&g, g.batch.n, g.batch.text_len, true);
+	assert_int_equal(blip2_vision_first(s, &g.batch, 1, grads, &loss, NULL, NULL, &err), WN_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "one hidden width"));
+	free(grads);
+	blip2_session_close(&s);
+	golden_close(&g);
+}
+
+/* bf16 products round their operands to 8 bits: close to f32, and not equal to it. */
+static void bf16_products_stay_close_to_f32(void **state)
+{
+	(void)state;
+	golden g;
+	wn_error err = {0};
+	golden_open(&g, "base");
+	const size_t total = blip2_weights_count(g.ck.model);
+	float *grads[2], loss[2];
+	for (int i = 0; i < 2; i++) {
+		blip2_session_options opt = {.max_batch = g.batch.n, .max_text_len = g.batch.text_len, .training = true, .use_vision = true,
+		                             .bf16 = i == 1};
+		blip2_session *s = NULL;
+		grads[i] = calloc(total, sizeof *grads[i]);
+		assert_ok(blip2_session_open(&s, g.ck.model, &opt, &err), &err);
+		assert_ok(blip2_forward(s, &g.batch, &err), &err);
+		assert_ok(blip2_backward(s, &g.batch, 1, grads[i], &loss[i], NULL, NULL, &err), &err);
+		blip2_session_close(&s);
+	}
+	double difference = 0, norm = 0;
+	for (size_t i = 0; i < total; i++) {
+		difference += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
+		norm += (double)grads[0][i] * grads[0][i];
+	}
+	assert_at_most(sqrt(difference / norm), 3e-2, "bf16 gradient");
+	assert_true(difference > 0);
+	assert_at_most(fabs((double)loss[0] - loss[1]) / loss[0], 1e-2, "bf16 loss");
+	free(grads[0]);
+	free(grads[1]);
+	golden_close(&g);
+}
+
 /* scale multiplies gradients, and only them; gradients add up. */
 static void backward_adds_scaled_gradients(void **state)
 {
@@ -392,6 +512,9 @@ int main(void)
 		cmocka_unit_test(forward_equals_transformers),
 		cmocka_unit_test(gradients_equal_autograd),
 		cmocka_unit_test(gradients_equal_finite_differences),
+		cmocka_unit_test(vision_first_gradients_equal_finite_differences),
+		cmocka_unit_test(vision_first_needs_equal_widths),
+		cmocka_unit_test(bf16_products_stay_close_to_f32),
 		cmocka_unit_test(backward_adds_scaled_gradients),
 		cmocka_unit_test(adamw_steps_follow_pytorch),
 		cmocka_unit_test(answers_do_not_depend_on_the_session),
