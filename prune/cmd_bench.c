@@ -1,4 +1,4 @@
-/* cmd_bench.c: the time of one request, beside what the machine's matrix product reaches in the same minutes.
+/* cmd_bench.c: the time of one request (or, with --train, of one training step), beside what the machine's matrix product reaches in the same minutes.
  *
  * One request is one image, N text tokens and the logits of the last position, batch 1. The peak is the best of large
  * f32 products measured right after the runs, on the same threads: a figure from another day (other clock, other
@@ -16,16 +16,18 @@
 #include "model/checkpoint.h"
 #include "model/dnn.h"
 #include "model/ops.h"
+#include "prune/bench_train.h"
 #include "prune/commands.h"
 #include "prune/options.h"
 
 #define WARM_UP_RUNS 5
 #define PEAK_SECONDS 0.4
+#define TRAIN_LABEL_TOKENS 4 /* of each sample in --train */
 
 typedef struct bench_options {
 	const char *model, *precision;
-	int tokens, threads, runs;
-	bool json;
+	int tokens, threads, runs, batch;
+	bool json, train;
 } bench_options;
 
 typedef struct bench_result {
@@ -148,7 +150,14 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 		rc = wn_fail(err, WN_TOO_LARGE, "--tokens: found %d, this model has room for %d behind its queries", o->tokens, room);
 		goto done;
 	}
-	if ((rc = time_runs(ck.model, o, times, err)))
+	if (o->train) {
+		const bench_train_options t = {.batch = o->batch, .tokens = o->tokens, .label_tokens = TRAIN_LABEL_TOKENS, .runs = o->runs,
+		                               .bf16 = !strcmp(o->precision, "bf16")};
+		rc = bench_train(ck.model, &t, times, err);
+	} else {
+		rc = time_runs(ck.model, o, times, err);
+	}
+	if (rc)
 		goto done;
 	struct rusage usage;
 	getrusage(RUSAGE_SELF, &usage);
@@ -159,8 +168,10 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 	r->min_ms = times[0];
 	r->median_ms = o->runs % 2 ? times[o->runs / 2] : (times[o->runs / 2 - 1] + times[o->runs / 2]) / 2;
 	r->p99_ms = times[(99 * o->runs + 99) / 100 - 1]; /* nearest rank */
+	const int samples = o->train ? o->batch : 1, rows = o->train ? TRAIN_LABEL_TOKENS : 1;
+	const double passes = o->train ? 3 : 1; /* a backward costs two forwards */
 	for (int i = 0; i < 3; i++)
-		r->gflop += 1e-9 * blip2_flops(c, (component)i, o->tokens, 1);
+		r->gflop += 1e-9 * passes * samples * blip2_flops(c, (component)i, o->tokens, rows);
 done:
 	checkpoint_close(&ck);
 	free(times);
@@ -170,6 +181,20 @@ done:
 static void print_result(const bench_options *o, const bench_result *r)
 {
 	const double gflops = 1e3 * r->gflop / r->median_ms, percent = 100 * gflops / r->peak_gflops;
+	if (o->train) {
+		const double rate = 1e3 * o->batch / r->median_ms;
+		if (o->json)
+			printf("{\"train\": true, \"precision\": \"%s\", \"batch\": %d, \"tokens\": %d, \"threads\": %d, \"median_step_ms\": %.1f, "
+			       "\"min_step_ms\": %.1f, \"samples_per_s\": %.1f}\n",
+			       o->precision, o->batch, o->tokens, o->threads, r->median_ms, r->min_ms, rate);
+		else
+			printf("training step of %d images with %d tokens, %s, %d threads, %d runs\n"
+			       "  step      median %.1f ms, min %.1f ms: %.1f samples/s\n"
+			       "  work      %.1f GFLOP, %.1f GFLOP/s (f32 matmul peak %.1f)\n",
+			       o->batch, o->tokens, o->precision, o->threads, o->runs, r->median_ms, r->min_ms, rate, r->gflop, gflops,
+			       r->peak_gflops);
+		return;
+	}
 	if (o->json) {
 		json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:s, s:s, s:s}", "model",
 		                         o->model, "precision", o->precision, "tokens", o->tokens, "threads", o->threads, "runs",
@@ -193,24 +218,27 @@ static void print_result(const bench_options *o, const bench_result *r)
 
 int cmd_bench(int argc, char **argv)
 {
-	bench_options o = {.precision = "f32", .tokens = 64, .threads = 2, .runs = 100};
+	bench_options o = {.precision = "f32", .tokens = 64, .threads = 2, .runs = 100, .batch = 32};
 	const option_spec options[] = {
 		{"model", OPTION_STRING, &o.model, "DIR", "model directory", .required = true},
 		{"precision", OPTION_CHOICE, &o.precision, "P", "f32, bf16 or int8", .choices = "f32 bf16 int8"},
 		{"tokens", OPTION_INT, &o.tokens, "N", "text tokens of the request", .min = 1, .max = 100000},
 		{"threads", OPTION_INT, &o.threads, "N", "threads of one request", .min = 1, .max = 1024},
 		{"runs", OPTION_INT, &o.runs, "N", "timed runs", .min = 1, .max = 10000000},
+		{"train", OPTION_FLAG, &o.train, NULL, "time training steps (forward, backward, AdamW) instead of requests"},
+		{"batch", OPTION_INT, &o.batch, "N", "with --train: samples a step", .min = 1, .max = 4096},
 		{"json", OPTION_FLAG, &o.json, NULL, "print one JSON line"},
 		{0}};
 	const command_info info = {"bench", "time one request (one image, N tokens, last-position logits)",
 	                           "winnow-prune bench --model student\n"
-	                           "winnow-prune bench --model student --tokens 32 --threads 1 --runs 500 --json", options};
+	                           "winnow-prune bench --model student --tokens 32 --threads 1 --runs 500 --json\n"
+	                           "winnow-prune bench --model student --train --batch 32 --tokens 24 --runs 10 --precision bf16", options};
 	int rc = options_parse(&info, argc, argv);
 	if (rc != OPTIONS_OK)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
 	bench_result r = {0};
 	wn_error err = {0};
-	if (strcmp(o.precision, "f32")) {
+	if (strcmp(o.precision, "f32") && !(o.train && !strcmp(o.precision, "bf16"))) {
 		wn_fail(&err, WN_UNSUPPORTED, "--precision %s: this build runs f32 only", o.precision);
 		return command_fail(&info, &err);
 	}

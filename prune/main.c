@@ -7,7 +7,7 @@
 
 typedef struct command {
 	const char *name;
-	int (*run)(int argc, char **argv); /* NULL: not in this build */
+	int (*run)(int argc, char **argv);
 	const char *summary;
 } command;
 
@@ -16,8 +16,7 @@ static void usage(FILE *f, const command *commands, size_t n)
 	fprintf(f, "winnow-prune: train, compress and inspect BLIP-2-class models on CPU\n\n"
 	           "Usage: winnow-prune COMMAND [options]\n\nCommands:\n");
 	for (size_t i = 0; i < n; i++)
-		if (commands[i].run)
-			fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].summary);
+		fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].summary);
 	fprintf(f, "\nwinnow-prune COMMAND --help explains its options, with examples.\n"
 	           "Exit codes: 0 done, 1 the work failed, 2 usage.\n");
 }
@@ -26,11 +25,7 @@ int main(int argc, char **argv)
 {
 	const command commands[] = {
 		{"train", cmd_train, "train a teacher, or fine-tune an imported checkpoint"},
-		{"compress", cmd_compress, "the three pruning stages with distillation"},
-		{"quantize", cmd_quantize, "a bf16 or int8 version of a model"},
 		{"eval", cmd_eval, "accuracy, F1, calibration and latency on a data set"},
-		{"publish", cmd_publish, "put a model into a registry as its next version"},
-		{"report", cmd_report, "a run as one HTML page"},
 		{"inspect", cmd_inspect, "parameters, FLOPs and bytes of a model directory"},
 		{"forward", cmd_forward, "hidden states and logits for given inputs"},
 		{"grad", cmd_grad, "loss and the gradient of every parameter"},
@@ -49,7 +44,7 @@ int main(int argc, char **argv)
 		return EXIT_DONE;
 	}
 	for (size_t i = 0; i < n; i++)
-		if (commands[i].run && !strcmp(argv[1], commands[i].name))
+		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	fprintf(stderr, "winnow-prune: unknown command \"%.60s\" (try --help)\n", argv[1]);
 	return EXIT_USAGE;
