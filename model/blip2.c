@@ -30,6 +30,8 @@ struct blip2_session {
 	blip2_session_options opt;
 	arena memory;
 	int n, t, len; /* of the last forward: samples, text tokens, Q + T */
+	const int32_t *kept; /* patches that the vision stack sees; NULL = all */
+	int patches_seen;
 	compute cx;
 
 	float *patches;  /* [n*P][3*patch*patch] */
@@ -274,17 +276,17 @@ static void vision_forward(blip2_session *s, const blip2_batch *b)
 {
 	const blip2 *m = s->m;
 	const blip2_config *c = &m->config;
-	int patches = blip2_num_patches(c);
+	int patches = s->patches_seen;
 	size_t d = (size_t)m->vision.hidden, rows = (size_t)b->n * (size_t)(1 + patches);
 	if (!s->opt.use_vision) {
 		memset(s->vision_norm.out, 0, rows * d * sizeof(float));
 		return;
 	}
-	patches_gather(s->patches, b->pixel_values, b->n, c->image_size, c->patch_size);
+	patches_gather(s->patches, b->pixel_values, b->n, c->image_size, c->patch_size, s->kept, patches);
 	linear_forward(&s->cx, s->embedded, s->patches, m->weights + m->patch_weight, NULL, (size_t)b->n * (size_t)patches,
 	               3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
 	vision_rows_forward(s->vision_x, s->embedded, m->weights + m->patch_bias, m->weights + m->class_embedding,
-	                    m->weights + m->vision_position, b->n, patches, d);
+	                    m->weights + m->vision_position, b->n, s->kept, patches, d);
 	block_run run = {.cx = &s->cx, .n = b->n, .len = 1 + patches};
 	s->vision_last = stack_forward(&m->vision, m->weights, &s->vision, s->vision_x, &run);
 	norm_forward(s->vision_norm.out, s->vision_norm.mean, s->vision_norm.rstd, s->vision_last, m->weights + m->vision_norm.weight,
@@ -343,6 +345,8 @@ static wn_code begin_batch(blip2_session *s, const blip2_batch *b, wn_error *err
 	s->n = b->n;
 	s->t = b->text_len;
 	s->len = s->m->config.num_query_tokens + b->text_len;
+	s->kept = NULL;
+	s->patches_seen = blip2_num_patches(&s->m->config);
 	if (s->cx.bf16) {
 		PARALLEL_RANGE(s->m->weights_count, 16384, i0, i1)
 		ops->to_bf16(s->cx.shadow + i0, s->m->weights + i0, i1 - i0);
@@ -462,7 +466,7 @@ static void vision_backward(blip2_session *s, const blip2_batch *b, float *grads
 {
 	const blip2 *m = s->m;
 	const blip2_config *c = &m->config;
-	int patches = blip2_num_patches(c);
+	int patches = s->patches_seen;
 	size_t d = (size_t)m->vision.hidden, rows = (size_t)s->n * (size_t)(1 + patches);
 	memset(s->d_vision, 0, rows * d * sizeof(float));
 	norm_backward(s->d_vision, grads + m->vision_norm.weight, grads + m->vision_norm.bias, s->d_vision_norm, s->vision_last,
@@ -470,7 +474,7 @@ static void vision_backward(blip2_session *s, const blip2_batch *b, float *grads
 	block_run run = {.cx = &s->cx, .n = s->n, .len = 1 + patches};
 	stack_backward(&m->vision, m->weights, grads, &s->vision, s->d_vision, NULL, &run, &s->vision_scratch);
 	vision_rows_backward(s->embedded, grads + m->patch_bias, grads + m->class_embedding, grads + m->vision_position, s->d_vision,
-	                     s->n, patches, d);
+	                     s->n, s->kept, patches, d);
 	linear_backward(&s->cx, NULL, 0, grads + m->patch_weight, NULL, s->embedded, s->patches, m->weights + m->patch_weight,
 	                (size_t)s->n * (size_t)patches, 3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
 }
@@ -523,11 +527,11 @@ static void pool_rows(float *pooled, const float *rows, int n, size_t count, siz
 			ops->axpy(pooled + (size_t)i * d, 1.0f / (float)count, rows + ((size_t)i * count + r) * d, d);
 }
 
-wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
+wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t *kept, int num_kept, float scale, float *grads, float *loss, int *correct, int *total,
                            wn_error *err)
 {
 	const blip2 *m = s->m;
-	size_t dv = (size_t)m->vision.hidden, dt = (size_t)m->text.hidden, count = 1 + (size_t)blip2_num_patches(&m->config);
+	size_t dv = (size_t)m->vision.hidden, dt = (size_t)m->text.hidden;
 	if (m->vision.hidden != m->qformer.hidden)
 		return wn_fail(err, WN_UNSUPPORTED, "vision first needs one hidden width for vision and Q-Former, found %d and %d",
 		               m->vision.hidden, m->qformer.hidden);
@@ -536,6 +540,17 @@ wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, 
 	wn_code code = begin_batch(s, b, err);
 	if (code)
 		return code;
+	if (kept) {
+		int grid = blip2_num_patches(&m->config);
+		for (int k = 0; k < num_kept; k++)
+			if (kept[k] < 0 || kept[k] >= grid || (k && kept[k] <= kept[k - 1]))
+				return wn_fail(err, WN_INVALID, "kept[%d] is %d, expected ascending indices below %d", k, (int)kept[k], grid);
+		if (num_kept < 1)
+			return wn_fail(err, WN_INVALID, "no patch is kept");
+		s->kept = kept;
+		s->patches_seen = num_kept;
+	}
+	size_t count = 1 + (size_t)s->patches_seen;
 	vision_forward(s, b);
 	/* hidden = LN(mean(rows) Wp^T + bp), one row a sample */
 	s->len = 1;
@@ -562,6 +577,7 @@ wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, 
 	for (size_t row = 0; row < n * count; row++)
 		ops->axpy(s->d_vision_norm + row * dv, 1.0f / (float)count, d_pooled + row / count * dv, dv);
 	vision_backward(s, b, grads);
+	s->kept = NULL; /* the caller's memory */
 	return WN_OK;
 }
 

@@ -99,8 +99,9 @@ wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, floa
  * cross-entropy of each sample's first label. It adds no parameters, and a vision stack that starts from random weights
  * learns several times faster than behind a Q-Former that has learned nothing yet (BLIP-2 itself starts from a trained one).
  * Needs vision and Q-Former of one hidden width (else WN_UNSUPPORTED), a training session with use_vision, and labels.
- * Same results and conventions as blip2_forward followed by blip2_backward. */
-wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
+ * kept[num_kept], ascending grid indices, shows the stack only those patches of every image (NULL: all): half of them cost
+ * half, and teach nearly as much (patch dropout). Same results and conventions as blip2_forward followed by blip2_backward. */
+wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t *kept, int num_kept, float scale, float *grads, float *loss, int *correct, int *total,
                            wn_error *err);
 
 /* Floating-point operations (2 per multiply-add) of a forward of one sample with text_len tokens and `logit_rows` rows of

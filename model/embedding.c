@@ -7,13 +7,16 @@
 #include "model/ops.h"
 #include "model/parallel.h"
 
-void patches_gather(float *patches, const float *pixels, int n, int size, int patch)
+/* Grid index of the k-th patch taken. */
+static int grid_index(const int32_t *kept, int k) { return kept ? kept[k] : k; }
+
+void patches_gather(float *patches, const float *pixels, int n, int size, int patch, const int32_t *kept, int count)
 {
 	int grid = size / patch;
 	size_t width = 3 * (size_t)patch * (size_t)patch;
 #pragma omp parallel for schedule(static)
-	for (int row = 0; row < n * grid * grid; row++) {
-		int i = row / (grid * grid), gy = row / grid % grid, gx = row % grid;
+	for (int row = 0; row < n * count; row++) {
+		int i = row / count, at = grid_index(kept, row % count), gy = at / grid, gx = at % grid;
 		float *out = patches + (size_t)row * width;
 		for (int c = 0; c < 3; c++)
 			for (int y = 0; y < patch; y++, out += patch)
@@ -25,27 +28,31 @@ void patches_gather(float *patches, const float *pixels, int n, int size, int pa
 }
 
 void vision_rows_forward(float *x, const float *embedded, const float *bias, const float *class_embedding,
-                         const float *position, int n, int count, size_t hidden)
+                         const float *position, int n, const int32_t *kept, int count, size_t hidden)
 {
 	size_t rows = (size_t)count + 1;
 #pragma omp parallel for schedule(static)
 	for (int i = 0; i < n; i++) {
 		float *xi = x + (size_t)i * rows * hidden;
 		memcpy(xi, class_embedding, hidden * sizeof *x);
+		ops->axpy(xi, 1, position, hidden);
 		memcpy(xi + hidden, embedded + (size_t)i * (size_t)count * hidden, (size_t)count * hidden * sizeof *x);
 		ops->add_bias(xi + hidden, bias, (size_t)count, hidden);
-		ops->axpy(xi, 1, position, rows * hidden);
+		for (int k = 0; k < count; k++)
+			ops->axpy(xi + (size_t)(1 + k) * hidden, 1, position + (size_t)(1 + grid_index(kept, k)) * hidden, hidden);
 	}
 }
 
-void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n, int count,
-                          size_t hidden)
+void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n,
+                          const int32_t *kept, int count, size_t hidden)
 {
 	size_t rows = (size_t)count + 1;
 	for (int i = 0; i < n; i++) {
 		const float *dxi = dx + (size_t)i * rows * hidden;
 		ops->axpy(dclass, 1, dxi, hidden);
-		ops->axpy(dposition, 1, dxi, rows * hidden);
+		ops->axpy(dposition, 1, dxi, hidden);
+		for (int k = 0; k < count; k++)
+			ops->axpy(dposition + (size_t)(1 + grid_index(kept, k)) * hidden, 1, dxi + (size_t)(1 + k) * hidden, hidden);
 		memcpy(d_embedded + (size_t)i * (size_t)count * hidden, dxi + hidden, (size_t)count * hidden * sizeof *dx);
 	}
 	ops->column_sum(dbias, d_embedded, (size_t)n * (size_t)count, hidden, 0, hidden);

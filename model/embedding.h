@@ -11,16 +11,18 @@
 /* Rows of OPT's position table before position 0. */
 #define POSITION_OFFSET 2
 
-/* pixels [n][3][size][size] -> patches [n*grid*grid][3*patch*patch], columns in the order of the convolution's weight
- * [hidden][3][patch][patch]; grid = size / patch, further pixels are not seen (a convolution with stride = patch). */
-void patches_gather(float *patches, const float *pixels, int n, int size, int patch);
+/* pixels [n][3][size][size] -> patches [n*count][3*patch*patch], columns in the order of the convolution's weight
+ * [hidden][3][patch][patch]. The image is a grid of size / patch patches a side, further pixels are not seen (a convolution
+ * with stride = patch); kept[count] are the grid indices to take, ascending, or NULL for all grid*grid of them. */
+void patches_gather(float *patches, const float *pixels, int n, int size, int patch, const int32_t *kept, int count);
 
-/* x [n][1+count][hidden]: row 0 = class_embedding, rows 1.. = embedded [n*count][hidden] + bias; plus position [1+count][hidden]. */
+/* x [n][1+count][hidden]: row 0 = class_embedding, rows 1.. = embedded [n*count][hidden] + bias; plus position
+ * [1+grid*grid][hidden]: its row 0 for the class token, row 1 + kept[k] for patch k (kept as above). */
 void vision_rows_forward(float *x, const float *embedded, const float *bias, const float *class_embedding,
-                         const float *position, int n, int count, size_t hidden);
+                         const float *position, int n, const int32_t *kept, int count, size_t hidden);
 /* From dx: d_embedded (written), and dbias, dclass, dposition (added). */
-void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n, int count,
-                          size_t hidden);
+void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n,
+                          const int32_t *kept, int count, size_t hidden);
 
 /* x [n][lead+t][hidden]: rows 0..lead-1 are there already; row lead+j = token[ids[j]]; then every row += position of
  * positions[n][lead+t] (offset included by the caller). */

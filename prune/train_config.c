@@ -32,6 +32,7 @@ static const char *const EXPORT_NAMES[] = {"best", "last", NULL};
 	CONFIG_INT64(train_config, phase[i].warmup_steps, name ".warmup_steps", "100", 0, 1e9, "linear warm-up, once everything learns"), \
 	CONFIG_INT64(train_config, phase[i].vision_first_steps, name ".vision_first_steps", "0", 0, 1e9, "steps in which the vision stack alone learns to name the image"), \
 	CONFIG_DOUBLE(train_config, phase[i].vision_learning_rate, name ".vision_learning_rate", "1e-3", 0, 10, "peak of those steps"), \
+	CONFIG_DOUBLE(train_config, phase[i].vision_patch_share, name ".vision_patch_share", "1", 0.1, 1, "share of the patches each of those steps looks at, drawn anew"), \
 	CONFIG_INT64(train_config, phase[i].text_first_steps, name ".text_first_steps", "0", 0, 1e9, "steps, after those, in which only the language model learns")
 
 static const config_key KEYS[] = {

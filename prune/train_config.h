@@ -35,6 +35,7 @@ typedef struct phase_config {
 	double epochs;
 	int batch_size, micro_batch;
 	double learning_rate, min_learning_rate, vision_learning_rate;
+	double vision_patch_share; /* of the patches, seen in a step of vision_first_steps */
 	int64_t warmup_steps;
 	int64_t vision_first_steps; /* only the vision stack learns, by blip2_vision_first */
 	int64_t text_first_steps; /* then only the language model learns in these; see trainer.c */

@@ -14,12 +14,14 @@
 #include "prune/adamw.h"
 #include "prune/evaluate.h"
 #include "prune/sample_plan.h"
+#include "prune/rng.h"
 #include "prune/schedule.h"
 #include "prune/train_log.h"
 #include "prune/train_state.h"
 
 #define MAX_SKIPPED_IN_A_ROW 25 /* updates lost to gradients that are not finite before the run gives up */
 #define SMOOTHING           0.95
+#define STREAM_PATCHES      0x70617463u /* key of the random subsets of patches */
 
 typedef struct trainer {
 	train_run *run;
@@ -43,6 +45,7 @@ typedef struct trainer {
 	batch_options batch_options;
 	blip2_session *session;
 	schedule schedule, vision_schedule;
+	int32_t *kept; /* [patches of the grid] */
 } trainer;
 
 typedef struct step_result {
@@ -81,6 +84,22 @@ static double step_lr(const trainer *t)
 	return only_text_learns(t) ? p->learning_rate : schedule_lr(&t->schedule, s - p->vision_first_steps - p->text_first_steps);
 }
 
+/* The patches that this step's vision sees: a random subset of the configured size, at least one.
+ * Returns how many. */
+static int draw_patches(const trainer *t, int32_t *kept)
+{
+	const blip2_config *c = blip2_get_config(t->run->model);
+	const int grid = (c->image_size / c->patch_size) * (c->image_size / c->patch_size);
+	const int want = (int)(t->phase->vision_patch_share * grid + 0.5);
+	rng r = rng_open((uint64_t)t->run->config->seed, (uint64_t)t->task, STREAM_PATCHES, (uint64_t)t->at.phase_step);
+	int count = 0;
+	/* Selection sampling: every subset of `want` indices is equally likely, and they come out in order. */
+	for (int i = 0; i < grid; i++)
+		if (rng_below(&r, (uint64_t)(grid - i)) < (uint64_t)((want > 1 ? want : 1) - count))
+			kept[count++] = i;
+	return count;
+}
+
 /* Gradient of the mean loss over the whole batch's label tokens: every micro-batch is weighted by the tokens it holds, so
  * how the batch is cut does not matter. sums: loss * tokens, hits, tokens. */
 static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *batch_seconds, wn_error *err)
@@ -88,6 +107,7 @@ static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *
 	const blip2_config *bc = blip2_get_config(t->run->model);
 	const grad_reducer *red = &t->opt->reducer;
 	wn_code rc = WN_OK;
+	const int num_kept = only_vision_learns(t) ? draw_patches(t, t->kept) : 0;
 	for (int from = 0, part = 0; !rc && from < t->plan.batch_size; from += t->micro_batch, part++) {
 		if (red->ranks > 1 && part % red->ranks != red->rank)
 			continue;
@@ -101,7 +121,7 @@ static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *
 		float loss = 0;
 		int correct = 0, total = 0;
 		if (only_vision_learns(t)) {
-			rc = blip2_vision_first(t->session, &view, (float)n / (float)t->plan.batch_size, t->grads, &loss, &correct, &total, err);
+			rc = blip2_vision_first(t->session, &view, t->kept, num_kept, (float)n / (float)t->plan.batch_size, t->grads, &loss, &correct, &total, err);
 		} else if (!(rc = blip2_forward(t->session, &view, err))) {
 			rc = blip2_backward(t->session, &view, (float)t->batch.label_tokens / (float)label_tokens, t->grads, &loss, &correct,
 					    &total, err);
@@ -319,7 +339,9 @@ static void close_phase(trainer *t)
 	batch_close(&t->batch);
 	blip2_session_close(&t->session);
 	free(t->items);
+	free(t->kept);
 	t->items = NULL;
+	t->kept = NULL;
 }
 
 static wn_code open_phase(trainer *t, wn_error *err)
@@ -353,6 +375,10 @@ static wn_code open_phase(trainer *t, wn_error *err)
 	wn_code rc = sample_plan_open(&t->plan, t->phase->batch_size, t->phase->caption_replay, (uint64_t)c->seed, (uint64_t)t->task + 1,
 				      &main->sequences, &main->images, replays ? &replay->sequences : NULL,
 				      replays ? &replay->images : NULL, err);
+	const blip2_config *bc = blip2_get_config(r->model);
+	const size_t patches = (size_t)(bc->image_size / bc->patch_size) * (size_t)(bc->image_size / bc->patch_size);
+	if (!rc && !(t->kept = calloc(patches, sizeof *t->kept)))
+		rc = wn_fail(err, WN_NOMEM, "no memory for %zu patches", patches);
 	if (!rc && !(t->items = calloc((size_t)t->phase->batch_size, sizeof *t->items)))
 		rc = wn_fail(err, WN_NOMEM, "no memory for a batch of %d", t->phase->batch_size);
 	if (!rc)

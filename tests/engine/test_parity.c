@@ -174,13 +174,12 @@ static blip2 *vision_first_model(void)
 	return m;
 }
 
-static void vision_first_gradients_equal_finite_differences(void **state)
+static void check_vision_first_gradients(const int32_t *kept, int num_kept)
 {
 	static const char *const names[] = {"vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding",
 		"vision_model.encoder.layers.0.self_attn.qkv.weight", "vision_model.encoder.layers.1.mlp.fc2.bias",
 		"vision_model.post_layernorm.weight", "language_projection.weight", "language_projection.bias",
 		"language_model.model.decoder.final_layer_norm.weight", "language_model.model.decoder.embed_tokens.weight"};
-	(void)state;
 	wn_error err = {0};
 	blip2 *m = vision_first_model();
 	blip2_session *s = NULL;
@@ -192,7 +191,7 @@ static void vision_first_gradients_equal_finite_differences(void **state)
 	const blip2_batch b = {.n = 2, .text_len = 6, .pixel_values = pixels, .input_ids = first_ids, .labels = first_labels};
 	float *w = blip2_weights(m), *grads = calloc(blip2_weights_count(m), sizeof *grads), *unused = calloc(blip2_weights_count(m), sizeof *grads);
 	int total = 0;
-	assert_ok(blip2_vision_first(s, &b, 1, grads, &loss, NULL, &total, &err), &err);
+	assert_ok(blip2_vision_first(s, &b, kept, num_kept, 1, grads, &loss, NULL, &total, &err), &err);
 	assert_int_equal(total, 2); /* one target a sample: its first label */
 	for (size_t i = 0; i < COUNT(names); i++) {
 		const param *p = blip2_find_param(m, names[i]);
@@ -203,9 +202,9 @@ static void vision_first_gradients_equal_finite_differences(void **state)
 				at = e;
 		const float old = w[at], h = 5e-3f;
 		w[at] = old + h;
-		assert_ok(blip2_vision_first(s, &b, 1, unused, &up, NULL, NULL, &err), &err);
+		assert_ok(blip2_vision_first(s, &b, kept, num_kept, 1, unused, &up, NULL, NULL, &err), &err);
 		w[at] = old - h;
-		assert_ok(blip2_vision_first(s, &b, 1, unused, &down, NULL, NULL, &err), &err);
+		assert_ok(blip2_vision_first(s, &b, kept, num_kept, 1, unused, &down, NULL, NULL, &err), &err);
 		w[at] = old;
 		assert_at_most(fabs(((double)up - down) / (2 * h) / grads[at] - 1), 2e-2, names[i]);
 	}
@@ -222,6 +221,39 @@ static void vision_first_gradients_equal_finite_differences(void **state)
 	blip2_close(&m);
 }
 
+static void vision_first_gradients_equal_finite_differences(void **state)
+{
+	(void)state;
+	static const int32_t some[] = {0, 3};
+	check_vision_first_gradients(NULL, 0);
+	check_vision_first_gradients(some, 2);
+}
+
+static void keeping_every_patch_is_keeping_none_out(void **state)
+{
+	(void)state;
+	static const int32_t all[] = {0, 1, 2, 3}, unsorted[] = {2, 1}, beyond[] = {4};
+	wn_error err = {0};
+	blip2 *m = vision_first_model();
+	blip2_session *s = NULL;
+	blip2_session_options opt = {.max_batch = 2, .max_text_len = 6, .training = true, .use_vision = true};
+	assert_ok(blip2_session_open(&s, m, &opt, &err), &err);
+	float pixels[2 * 3 * 28 * 28], loss[2];
+	for (size_t i = 0; i < COUNT(pixels); i++)
+		pixels[i] = cosf((float)(i % 613));
+	const blip2_batch b = {.n = 2, .text_len = 6, .pixel_values = pixels, .input_ids = first_ids, .labels = first_labels};
+	float *grads = calloc(2 * blip2_weights_count(m), sizeof *grads), *other = grads + blip2_weights_count(m);
+	assert_ok(blip2_vision_first(s, &b, NULL, 0, 1, grads, &loss[0], NULL, NULL, &err), &err);
+	assert_ok(blip2_vision_first(s, &b, all, 4, 1, other, &loss[1], NULL, NULL, &err), &err);
+	assert_true(loss[0] == loss[1]);
+	assert_memory_equal(grads, other, blip2_weights_count(m) * sizeof *grads);
+	assert_int_equal(blip2_vision_first(s, &b, unsorted, 2, 1, grads, loss, NULL, NULL, NULL), WN_INVALID);
+	assert_int_equal(blip2_vision_first(s, &b, beyond, 1, 1, grads, loss, NULL, NULL, NULL), WN_INVALID);
+	free(grads);
+	blip2_session_close(&s);
+	blip2_close(&m);
+}
+
 static void vision_first_needs_equal_widths(void **state)
 {
 	(void)state;
@@ -233,7 +265,7 @@ static void vision_first_needs_equal_widths(void **state)
 	assert_int_not_equal(c->vision.hidden_size, c->qformer.hidden_size);
 	float *grads = calloc(blip2_weights_count(g.ck.model), sizeof *grads);
 	blip2_session *s = open_session(&g, g.batch.n, g.batch.text_len, true);
-	assert_int_equal(blip2_vision_first(s, &g.batch, 1, grads, &loss, NULL, NULL, &err), WN_UNSUPPORTED);
+	assert_int_equal(blip2_vision_first(s, &g.batch, NULL, 0, 1, grads, &loss, NULL, NULL, &err), WN_UNSUPPORTED);
 	assert_non_null(strstr(err.message, "one hidden width"));
 	free(grads);
 	blip2_session_close(&s);
@@ -513,6 +545,7 @@ int main(void)
 		cmocka_unit_test(gradients_equal_autograd),
 		cmocka_unit_test(gradients_equal_finite_differences),
 		cmocka_unit_test(vision_first_gradients_equal_finite_differences),
+		cmocka_unit_test(keeping_every_patch_is_keeping_none_out),
 		cmocka_unit_test(vision_first_needs_equal_widths),
 		cmocka_unit_test(bf16_products_stay_close_to_f32),
 		cmocka_unit_test(backward_adds_scaled_gradients),
