@@ -1,4 +1,4 @@
-/* blip2.c: one forward and one backward of the three stacks, in a session's arena.
+/* blip2.c: a session's memory, and the forward of the three stacks in it.
  *
  *   patches -> vision stack -> post_layernorm --encoder rows--> Q-Former stack over LN(query_tokens)
  *   -> language_projection -> [queries | embedded text] + positions -> text stack -> final_layer_norm -> rows of logits
@@ -18,53 +18,7 @@
 #include "model/ops.h"
 #include "model/parallel.h"
 
-#define LOGIT_CHUNK 256     /* rows of logits made at a time: bounds the scratch for a large vocabulary */
 #define MASKED      (-1e30f) /* added to scores that must not be seen; far below any score, yet finite */
-
-typedef struct norm_state {
-	float *out, *mean, *rstd; /* [rows][d], [rows], [rows] */
-} norm_state;
-
-struct blip2_session {
-	const blip2 *m;
-	blip2_session_options opt;
-	arena memory;
-	int n, t, len; /* of the last forward: samples, text tokens, Q + T */
-	const int32_t *kept; /* patches that the vision stack sees; NULL = all */
-	int patches_seen;
-	compute cx;
-
-	float *patches;  /* [n*P][3*patch*patch] */
-	float *embedded; /* [n*P][Dv]; in the backward its gradient */
-	float *vision_x; /* [n*(1+P)][Dv] */
-	stack_state vision;
-	const float *vision_last; /* input of post_layernorm */
-	norm_state vision_norm;
-	norm_state query_norm; /* [Q][Dq] */
-	float *query_x;        /* [n*Q][Dq] */
-	stack_state qformer;
-	const float *qformer_last;
-	float *projected; /* [n*Q][Dt]; in the backward its gradient */
-	float *text_x;    /* [n*(Q+T)][Dt] */
-	stack_state text;
-	const float *text_last;
-	norm_state text_norm;
-	int32_t *positions; /* [n][Q+T], offset included */
-	float *mask;        /* [n][Q+T][Q+T] */
-	bool use_mask;
-
-	/* rows of logits */
-	int32_t *rows; /* [n*T] */
-	int32_t *targets;
-	float *logit_in; /* [LOGIT_CHUNK][Dt] */
-	float *logit_d;  /* [LOGIT_CHUNK][Dt] */
-	float *logits;   /* [LOGIT_CHUNK][V] */
-
-	/* backward */
-	float *d_text, *d_norm; /* [n*(Q+T)][Dt] */
-	float *d_query, *d_vision, *d_vision_norm;
-	block_scratch vision_scratch, qformer_scratch, text_scratch;
-};
 
 blip2_session_options blip2_session_defaults(void)
 {
@@ -272,7 +226,7 @@ static void set_mask(blip2_session *s, const blip2_batch *b)
 	}
 }
 
-static void vision_forward(blip2_session *s, const blip2_batch *b)
+void blip2_vision_forward(blip2_session *s, const blip2_batch *b)
 {
 	const blip2 *m = s->m;
 	const blip2_config *c = &m->config;
@@ -293,7 +247,7 @@ static void vision_forward(blip2_session *s, const blip2_batch *b)
 	             m->weights + m->vision_norm.bias, rows, d, c->vision.layer_norm_eps);
 }
 
-static block_run qformer_run(const blip2_session *s)
+block_run blip2_qformer_run(const blip2_session *s)
 {
 	return (block_run){.cx = &s->cx,
 	                   .n = s->n,
@@ -310,11 +264,11 @@ static void qformer_forward(blip2_session *s)
 	             m->weights + m->query_norm.weight, m->weights + m->query_norm.bias, queries, d, m->config.qformer.layer_norm_eps);
 	for (int i = 0; i < s->n; i++)
 		memcpy(s->query_x + (size_t)i * queries * d, s->query_norm.out, queries * d * sizeof(float));
-	block_run run = qformer_run(s);
+	block_run run = blip2_qformer_run(s);
 	s->qformer_last = stack_forward(&m->qformer, m->weights, &s->qformer, s->query_x, &run);
 }
 
-static block_run text_run(const blip2_session *s)
+block_run blip2_text_run(const blip2_session *s)
 {
 	return (block_run){.cx = &s->cx,
 	                   .n = s->n, .len = s->len, .mask = s->use_mask ? s->mask : NULL};
@@ -330,14 +284,14 @@ static void text_forward(blip2_session *s, const blip2_batch *b)
 		memcpy(s->text_x + (size_t)i * len * d, s->projected + (size_t)i * queries * d, queries * d * sizeof(float));
 	text_rows_forward(s->text_x, m->weights + m->token_embedding, m->weights + m->text_position, b->input_ids, s->positions, s->n,
 	                  (int)queries, s->t, d);
-	block_run run = text_run(s);
+	block_run run = blip2_text_run(s);
 	s->text_last = stack_forward(&m->text, m->weights, &s->text, s->text_x, &run);
 	norm_forward(s->text_norm.out, s->text_norm.mean, s->text_norm.rstd, s->text_last, m->weights + m->text_norm.weight,
 	             m->weights + m->text_norm.bias, (size_t)s->n * len, d, m->config.text.layer_norm_eps);
 }
 
 /* Checks a batch, takes its sizes, and rounds the weights as they are now when products run in bf16. */
-static wn_code begin_batch(blip2_session *s, const blip2_batch *b, wn_error *err)
+wn_code blip2_begin(blip2_session *s, const blip2_batch *b, wn_error *err)
 {
 	wn_code code = check_batch(s, b, err);
 	if (code)
@@ -356,12 +310,12 @@ static wn_code begin_batch(blip2_session *s, const blip2_batch *b, wn_error *err
 
 wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
 {
-	wn_code code = begin_batch(s, b, err);
+	wn_code code = blip2_begin(s, b, err);
 	if (code)
 		return code;
 	set_positions(s, b);
 	set_mask(s, b);
-	vision_forward(s, b);
+	blip2_vision_forward(s, b);
 	qformer_forward(s);
 	text_forward(s, b);
 	return WN_OK;
@@ -372,7 +326,7 @@ const float *blip2_qformer_hidden(const blip2_session *s) { return s->qformer_la
 const float *blip2_text_hidden(const blip2_session *s) { return s->text_norm.out; }
 
 /* Gathers rows of the final hidden states and multiplies them with the tied embedding. out [count][V]. */
-static void logits_of(const blip2_session *s, const int32_t *rows, size_t count, float *out)
+void blip2_logits_of(const blip2_session *s, const int32_t *rows, size_t count, float *out)
 {
 	size_t d = (size_t)s->m->text.hidden;
 	for (size_t i = 0; i < count; i++)
@@ -383,202 +337,7 @@ static void logits_of(const blip2_session *s, const int32_t *rows, size_t count,
 void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, float *out)
 {
 	for (size_t i = 0; i < count; i += LOGIT_CHUNK)
-		logits_of(s, rows + i, count - i < LOGIT_CHUNK ? count - i : LOGIT_CHUNK, out + i * (size_t)s->m->config.vocab_size);
-}
-
-/* The rows whose next token is labelled. */
-static size_t labelled_rows(blip2_session *s, const blip2_batch *b)
-{
-	size_t count = 0;
-	int queries = s->m->config.num_query_tokens;
-	for (int i = 0; i < b->n; i++)
-		for (int j = 1; j < b->text_len; j++) {
-			int32_t label = b->labels[(size_t)i * (size_t)b->text_len + (size_t)j];
-			if (label == -100)
-				continue;
-			s->rows[count] = i * s->len + queries + j - 1;
-			s->targets[count++] = label;
-		}
-	return count;
-}
-
-/* Cross-entropy over the labelled rows, and its gradient into d_norm (that of final_layer_norm's output) and the tied
- * embedding. */
-static float loss_backward(blip2_session *s, size_t count, float scale, float *grads, int *correct)
-{
-	const blip2 *m = s->m;
-	size_t d = (size_t)m->text.hidden, vocab = (size_t)m->config.vocab_size;
-	double loss = 0;
-	memset(s->d_norm, 0, (size_t)s->n * (size_t)s->len * d * sizeof(float));
-	for (size_t i = 0; i < count; i += LOGIT_CHUNK) {
-		size_t part = count - i < LOGIT_CHUNK ? count - i : LOGIT_CHUNK;
-		float row_loss[LOGIT_CHUNK];
-		int32_t best[LOGIT_CHUNK];
-		logits_of(s, s->rows + i, part, s->logits);
-		PARALLEL_RANGE(part, 4, r0, r1)
-		for (size_t r = r0; r < r1; r++)
-			row_loss[r] = ops->cross_entropy(s->logits + r * vocab, s->targets[i + r], scale / (float)count, vocab, &best[r]);
-		/* logits = hidden E^T */
-		linear_backward(&s->cx, s->logit_d, 0, grads + m->token_embedding, NULL, s->logits, s->logit_in, m->weights + m->token_embedding, part,
-		                d, vocab);
-		for (size_t r = 0; r < part; r++) {
-			loss += row_loss[r];
-			*correct += best[r] == s->targets[i + r];
-			memcpy(s->d_norm + (size_t)s->rows[i + r] * d, s->logit_d + r * d, d * sizeof(float));
-		}
-	}
-	return count ? (float)(loss / (double)count) : 0;
-}
-
-static void text_backward(blip2_session *s, const blip2_batch *b, float *grads)
-{
-	const blip2 *m = s->m;
-	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->text.hidden, rows = (size_t)s->n * (size_t)s->len;
-	memset(s->d_text, 0, rows * d * sizeof(float));
-	norm_backward(s->d_text, grads + m->text_norm.weight, grads + m->text_norm.bias, s->d_norm, s->text_last,
-	              m->weights + m->text_norm.weight, s->text_norm.mean, s->text_norm.rstd, rows, d);
-	block_run run = text_run(s);
-	stack_backward(&m->text, m->weights, grads, &s->text, s->d_text, NULL, &run, &s->text_scratch);
-	text_rows_backward(grads + m->token_embedding, grads + m->text_position, s->d_text, b->input_ids, s->positions, s->n,
-	                   (int)queries, s->t, d, m->config.pad_token_id);
-	for (int i = 0; i < s->n; i++)
-		memcpy(s->projected + (size_t)i * queries * d, s->d_text + (size_t)i * (size_t)s->len * d, queries * d * sizeof(float));
-}
-
-static void qformer_backward(blip2_session *s, float *grads)
-{
-	const blip2 *m = s->m;
-	size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->qformer.hidden, all = (size_t)s->n * queries;
-	/* projected = qformer_last Wp^T + bp */
-	linear_backward(&s->cx, s->d_query, 0, grads + m->projection_weight, grads + m->projection_bias, s->projected, s->qformer_last,
-	                m->weights + m->projection_weight, all, d, (size_t)m->text.hidden);
-	memset(s->d_vision_norm, 0, (size_t)s->n * (size_t)(1 + blip2_num_patches(&m->config)) * (size_t)m->vision.hidden * sizeof(float));
-	block_run run = qformer_run(s);
-	stack_backward(&m->qformer, m->weights, grads, &s->qformer, s->d_query, s->d_vision_norm, &run, &s->qformer_scratch);
-	/* query_x = LN(query_tokens), the same for every sample: sum first, the norm's backward is linear in it */
-	for (int i = 1; i < s->n; i++)
-		ops->axpy(s->d_query, 1, s->d_query + (size_t)i * queries * d, queries * d);
-	norm_backward(grads + m->query_tokens, grads + m->query_norm.weight, grads + m->query_norm.bias, s->d_query,
-	              m->weights + m->query_tokens, m->weights + m->query_norm.weight, s->query_norm.mean, s->query_norm.rstd, queries, d);
-}
-
-static void vision_backward(blip2_session *s, const blip2_batch *b, float *grads)
-{
-	const blip2 *m = s->m;
-	const blip2_config *c = &m->config;
-	int patches = s->patches_seen;
-	size_t d = (size_t)m->vision.hidden, rows = (size_t)s->n * (size_t)(1 + patches);
-	memset(s->d_vision, 0, rows * d * sizeof(float));
-	norm_backward(s->d_vision, grads + m->vision_norm.weight, grads + m->vision_norm.bias, s->d_vision_norm, s->vision_last,
-	              m->weights + m->vision_norm.weight, s->vision_norm.mean, s->vision_norm.rstd, rows, d);
-	block_run run = {.cx = &s->cx, .n = s->n, .len = 1 + patches};
-	stack_backward(&m->vision, m->weights, grads, &s->vision, s->d_vision, NULL, &run, &s->vision_scratch);
-	vision_rows_backward(s->embedded, grads + m->patch_bias, grads + m->class_embedding, grads + m->vision_position, s->d_vision,
-	                     s->n, s->kept, patches, d);
-	linear_backward(&s->cx, NULL, 0, grads + m->patch_weight, NULL, s->embedded, s->patches, m->weights + m->patch_weight,
-	                (size_t)s->n * (size_t)patches, 3 * (size_t)c->patch_size * (size_t)c->patch_size, d);
-}
-
-wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total,
-                       wn_error *err)
-{
-	if (!s->opt.training || !b->labels)
-		return wn_fail(err, WN_INVALID, "a backward needs a training session and labels");
-	if (b->n != s->n || b->text_len != s->t)
-		return wn_fail(err, WN_INVALID, "a backward needs the batch of the last forward");
-	size_t count = labelled_rows(s, b);
-	int hits = 0;
-	*loss = loss_backward(s, count, scale, grads, &hits);
-	if (correct)
-		*correct = hits;
-	if (total)
-		*total = (int)count;
-	if (count == 0)
-		return WN_OK;
-	text_backward(s, b, grads);
-	qformer_backward(s, grads);
-	if (s->opt.use_vision)
-		vision_backward(s, b, grads);
-	return WN_OK;
-}
-
-/* Samples' first labels as targets of rows 0.. (one row a sample). */
-static size_t first_labels(blip2_session *s, const blip2_batch *b)
-{
-	size_t count = 0;
-	for (int i = 0; i < b->n; i++)
-		for (int j = 0; j < b->text_len; j++) {
-			int32_t label = b->labels[(size_t)i * (size_t)b->text_len + (size_t)j];
-			if (label == -100)
-				continue;
-			s->rows[count] = i;
-			s->targets[count++] = label;
-			break;
-		}
-	return count;
-}
-
-/* Mean over the vision rows of each sample, [n][Dv]. */
-static void pool_rows(float *pooled, const float *rows, int n, size_t count, size_t d)
-{
-	memset(pooled, 0, (size_t)n * d * sizeof *pooled);
-	for (int i = 0; i < n; i++)
-		for (size_t r = 0; r < count; r++)
-			ops->axpy(pooled + (size_t)i * d, 1.0f / (float)count, rows + ((size_t)i * count + r) * d, d);
-}
-
-wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t *kept, int num_kept, float scale, float *grads, float *loss, int *correct, int *total,
-                           wn_error *err)
-{
-	const blip2 *m = s->m;
-	size_t dv = (size_t)m->vision.hidden, dt = (size_t)m->text.hidden;
-	if (m->vision.hidden != m->qformer.hidden)
-		return wn_fail(err, WN_UNSUPPORTED, "vision first needs one hidden width for vision and Q-Former, found %d and %d",
-		               m->vision.hidden, m->qformer.hidden);
-	if (!s->opt.training || !s->opt.use_vision || !b->labels)
-		return wn_fail(err, WN_INVALID, "vision first needs a training session that sees images, and labels");
-	wn_code code = begin_batch(s, b, err);
-	if (code)
-		return code;
-	if (kept) {
-		int grid = blip2_num_patches(&m->config);
-		for (int k = 0; k < num_kept; k++)
-			if (kept[k] < 0 || kept[k] >= grid || (k && kept[k] <= kept[k - 1]))
-				return wn_fail(err, WN_INVALID, "kept[%d] is %d, expected ascending indices below %d", k, (int)kept[k], grid);
-		if (num_kept < 1)
-			return wn_fail(err, WN_INVALID, "no patch is kept");
-		s->kept = kept;
-		s->patches_seen = num_kept;
-	}
-	size_t count = 1 + (size_t)s->patches_seen;
-	vision_forward(s, b);
-	/* hidden = LN(mean(rows) Wp^T + bp), one row a sample */
-	s->len = 1;
-	size_t n = (size_t)b->n, labelled = first_labels(s, b);
-	int hits = 0;
-	float *pooled = s->query_x, *d_pooled = s->d_query;
-	pool_rows(pooled, s->vision_norm.out, b->n, count, dv);
-	linear_forward(&s->cx, s->projected, pooled, m->weights + m->projection_weight, m->weights + m->projection_bias, n, dv, dt);
-	norm_forward(s->text_norm.out, s->text_norm.mean, s->text_norm.rstd, s->projected, m->weights + m->text_norm.weight,
-	             m->weights + m->text_norm.bias, n, dt, m->config.text.layer_norm_eps);
-	*loss = loss_backward(s, labelled, scale, grads, &hits);
-	if (correct)
-		*correct = hits;
-	if (total)
-		*total = (int)labelled;
-	if (labelled == 0)
-		return WN_OK;
-	memset(s->d_text, 0, n * dt * sizeof(float));
-	norm_backward(s->d_text, grads + m->text_norm.weight, grads + m->text_norm.bias, s->d_norm, s->projected,
-	              m->weights + m->text_norm.weight, s->text_norm.mean, s->text_norm.rstd, n, dt);
-	linear_backward(&s->cx, d_pooled, 0, grads + m->projection_weight, grads + m->projection_bias, s->d_text, pooled,
-	                m->weights + m->projection_weight, n, dv, dt);
-	memset(s->d_vision_norm, 0, n * count * dv * sizeof(float));
-	for (size_t row = 0; row < n * count; row++)
-		ops->axpy(s->d_vision_norm + row * dv, 1.0f / (float)count, d_pooled + row / count * dv, dv);
-	vision_backward(s, b, grads);
-	s->kept = NULL; /* the caller's memory */
-	return WN_OK;
+		blip2_logits_of(s, rows + i, count - i < LOGIT_CHUNK ? count - i : LOGIT_CHUNK, out + i * (size_t)s->m->config.vocab_size);
 }
 
 static double stack_flops(const stack_config *c, double len, double encoder_len, double encoder_width)
