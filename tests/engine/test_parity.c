@@ -48,14 +48,16 @@ static void compare_forward(const golden *g, const blip2_session *s, const char 
 	const size_t logits = n * (size_t)(c->num_query_tokens + g->batch.text_len) * (size_t)c->vocab_size;
 	char what[96];
 	snprintf(what, sizeof what, "%s vision", name);
-	assert_at_most(worst_difference(blip2_vision_hidden(s), golden_floats(g->out, "vision_last_hidden_state", vision), vision),
-	               limit, what);
+	const double v = worst_difference(blip2_vision_hidden(s), golden_floats(g->out, "vision_last_hidden_state", vision), vision);
+	assert_at_most(v, limit, what);
 	snprintf(what, sizeof what, "%s Q-Former", name);
-	assert_at_most(worst_difference(blip2_qformer_hidden(s), golden_floats(g->out, "qformer_last_hidden_state", qformer),
-	                                qformer), limit, what);
+	const double q = worst_difference(blip2_qformer_hidden(s), golden_floats(g->out, "qformer_last_hidden_state", qformer), qformer);
+	assert_at_most(q, limit, what);
 	snprintf(what, sizeof what, "%s logits", name);
 	float *got = all_logits(s, c, g->batch.n, g->batch.text_len);
-	assert_at_most(worst_difference(got, golden_floats(g->out, "logits", logits), logits), limit, what);
+	const double l = worst_difference(got, golden_floats(g->out, "logits", logits), logits);
+	assert_at_most(l, limit, what);
+	print_message("%s: worst difference over worst value: vision %.1e, Q-Former %.1e, logits %.1e\n", name, v, q, l);
 	free(got);
 }
 
@@ -82,6 +84,7 @@ static void gradients_equal_autograd(void **state)
 		golden g;
 		wn_error err = {0};
 		float loss;
+		double worst = 0;
 		golden_open(&g, grad_cases[i]);
 		blip2_session *s = open_session(&g, g.batch.n, g.batch.text_len, true);
 		float *grads = calloc(blip2_weights_count(g.ck.model), sizeof *grads);
@@ -103,9 +106,14 @@ static void gradients_equal_autograd(void **state)
 			/* A key's bias shifts a whole softmax row: its true gradient is 0, both sides have rounding noise. */
 			if (sqrt(norm) < 1e-6)
 				assert_at_most(diff, 1e-5, what);
-			else
-				assert_at_most(norm_difference(grads + p->offset, want, p->count), 1e-3, what);
+			else {
+				const double d = norm_difference(grads + p->offset, want, p->count);
+				assert_at_most(d, 1e-3, what);
+				worst = d > worst ? d : worst;
+			}
 		}
+		print_message("%s: worst gradient %.1e, loss off by %.1e\n", grad_cases[i], worst,
+		              fabs((double)loss - *golden_floats(g.grad, "loss", 1)));
 		free(grads);
 		blip2_session_close(&s);
 		golden_close(&g);
