@@ -73,20 +73,9 @@ static void table_free(void *p)
 	free(t);
 }
 
-/* Thread-specific data ends with its thread; the main thread's has to be freed at exit. */
-static void table_free_main(void)
-{
-	gemm_table *t = pthread_getspecific(table_key);
-	if (t)
-		table_free(t);
-	pthread_setspecific(table_key, NULL);
-}
-
-static void table_key_create(void)
-{
-	pthread_key_create(&table_key, table_free);
-	atexit(table_free_main);
-}
+/* Tables end with their threads. The main thread's is left to the end of the process: exit() runs the destructors of
+ * oneDNN's own statics, some before any handler of ours, and a primitive must not be destroyed after them. */
+static void table_key_create(void) { check(pthread_key_create(&table_key, table_free) ? dnnl_out_of_memory : dnnl_success, "table key"); }
 
 static gemm_table *this_table(void)
 {
@@ -98,7 +87,7 @@ static gemm_table *this_table(void)
 	check(t ? dnnl_success : dnnl_out_of_memory, "table");
 	check(dnnl_engine_create(&t->engine, dnnl_cpu, 0), "engine");
 	check(dnnl_stream_create(&t->stream, t->engine, dnnl_stream_default_flags), "stream");
-	pthread_setspecific(table_key, t);
+	check(pthread_setspecific(table_key, t) ? dnnl_out_of_memory : dnnl_success, "table");
 	return t;
 }
 
@@ -218,9 +207,11 @@ const char *dnn_isa(void)
 	case dnnl_cpu_isa_sse41: return "sse41";
 	case dnnl_cpu_isa_avx: return "avx";
 	case dnnl_cpu_isa_avx2: return "avx2";
+	case dnnl_cpu_isa_avx2_vnni: return "avx2_vnni";
 	case dnnl_cpu_isa_avx512_core: return "avx512_core";
 	case dnnl_cpu_isa_avx512_core_vnni: return "avx512_core_vnni";
 	case dnnl_cpu_isa_avx512_core_bf16: return "avx512_core_bf16";
+	case dnnl_cpu_isa_avx512_core_amx: return "avx512_core_amx";
 	default: return "other";
 	}
 }

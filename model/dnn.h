@@ -14,8 +14,8 @@ void dnn_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, floa
                const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* The same with A and B in bf16 (raw 16-bit patterns), products summed in f32, C f32; beta is 0 or 1. The primitive for a
- * shape is created on a thread's first use of it and kept until the thread ends. Without bf16 instructions
- * (dnn_has_bf16) it still computes, slower than f32. */
+ * shape is created on a thread's first use of it and kept until the thread ends (the main thread's until the process does).
+ * Without bf16 instructions (dnn_has_bf16) it still computes, slower than f32. */
 void dnn_gemm_bf16(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
                    int64_t ldb, float beta, float *c, int64_t ldc);
 bool dnn_has_bf16(void);
