@@ -8,7 +8,8 @@
  *     that spells a bracketed token of the vocabulary (<...>, [...]) is encoded in two halves, so no merge and no
  *     added token can produce it;
  *   - "{assist}" inside the text stays what it is.
- * The answer follows the prompt directly: training sequences are prompt ids, then verbalizer ids, without an end token.
+ * The answer follows the prompt directly: verbalizer ids behind prompt ids. Serving scores exactly those; training may put
+ * one end token behind them (prune/batch.h), which teaches where an answer ends and changes nothing before it.
  *
  * Trainer, server and command line build prompts with these functions only. Pure: any thread may call them; no
  * allocation of its own. */
