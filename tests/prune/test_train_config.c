@@ -74,6 +74,50 @@ static void shipped_files_load(void **state)
 	}
 }
 
+/* The resolved configuration without the lines of keys in `may_differ` and, when it is in there, of the caption section. */
+static char *comparable(const train_config *c, const char *const *may_differ)
+{
+	char *text = train_config_text(c), *out = calloc(1, strlen(text) + 1), *save = NULL, section[64] = "";
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char key[160];
+		const int name = (int)strcspn(line + strspn(line, " "), ":");
+		if (*line != ' ')
+			snprintf(section, sizeof section, "%.*s", name, line);
+		snprintf(key, sizeof key, "%s%s%.*s", *line == ' ' ? section : "", *line == ' ' ? "." : "", name, line + strspn(line, " "));
+		bool skip = false;
+		for (int i = 0; may_differ[i]; i++)
+			skip |= !strcmp(key, may_differ[i]) || !strcmp(section, may_differ[i]);
+		if (!skip)
+			strcat(strcat(out, line), "\n");
+	}
+	free(text);
+	return out;
+}
+
+/* A baseline that trains differently says nothing about what the missing modality is worth. */
+static void baselines_differ_only_in_what_they_see(void **state)
+{
+	static const struct {
+		const char *name, *may_differ[8];
+	} baselines[] = {{"train-image-only.yaml", {"name", "run_dir", "modalities"}},
+			 {"train-text-only.yaml", {"name", "run_dir", "modalities", "phases", "caption", "audit.caption_replay"}}};
+	for (int i = 0; i < 2; i++) {
+		train_config full, baseline;
+		char file[1024];
+		snprintf(file, sizeof file, "%s/train.yaml", CONFIGS_DIR);
+		assert_ok(train_config_load(&full, file, NULL, 0, err));
+		snprintf(file, sizeof file, "%s/%s", CONFIGS_DIR, baselines[i].name);
+		assert_ok(train_config_load(&baseline, file, NULL, 0, err));
+		char *a = comparable(&full, baselines[i].may_differ), *b = comparable(&baseline, baselines[i].may_differ);
+		assert_non_null(strstr(a, "hidden_size"));
+		assert_string_equal(a, b);
+		free(a);
+		free(b);
+		train_config_free(&full);
+		train_config_free(&baseline);
+	}
+}
+
 static void mistakes_are_named(void **state)
 {
 	static const struct {
@@ -131,6 +175,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_DIR(minimal_file_has_defaults),
 		cmocka_unit_test(shipped_files_load),
+		cmocka_unit_test(baselines_differ_only_in_what_they_see),
 		IN_DIR(mistakes_are_named),
 		IN_DIR(impossible_shapes_are_named),
 	};
