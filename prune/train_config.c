@@ -110,6 +110,16 @@ int train_config_phases(const train_config *c, task tasks[NUM_TASKS])
 	return n;
 }
 
+wn_code train_config_stretches(const train_config *c, task t, int64_t steps, wn_error *err)
+{
+	const phase_config *p = &c->phase[t];
+	if (p->vision_first_steps + p->text_first_steps > 0 && p->vision_first_steps + p->text_first_steps >= steps)
+		return wn_fail(err, WN_INVALID,
+			       "%s: vision_first_steps = %lld and text_first_steps = %lld leave none of its %lld steps for the whole model",
+			       TASK_NAMES[t], (long long)p->vision_first_steps, (long long)p->text_first_steps, (long long)steps);
+	return WN_OK;
+}
+
 static wn_code check_phases(const train_config *c, wn_error *err)
 {
 	bool seen[NUM_TASKS] = {false};
@@ -130,6 +140,12 @@ static wn_code check_phases(const train_config *c, wn_error *err)
 		if (p->micro_batch > p->batch_size)
 			return wn_fail(err, WN_INVALID, "%s.micro_batch: found %d, expected at most batch_size = %d", TASK_NAMES[t],
 				       p->micro_batch, p->batch_size);
+		if (p->vision_first_steps && c->modalities == MODALITIES_TEXT)
+			return wn_fail(err, WN_INVALID, "%s.vision_first_steps: found %lld, expected 0 with modalities: text (every image is blank)",
+				       TASK_NAMES[t], (long long)p->vision_first_steps);
+		wn_code rc = p->steps ? train_config_stretches(c, (task)t, p->steps, err) : WN_OK;
+		if (rc)
+			return rc;
 	}
 	if (c->phases.count == 0)
 		return wn_fail(err, WN_INVALID, "phases: empty, expected caption, audit or both");

@@ -79,6 +79,10 @@ void train_config_free(train_config *c);
 /* The phases in order: tasks[i] < NUM_TASKS. At most NUM_TASKS of them. */
 int train_config_phases(const train_config *c, task tasks[NUM_TASKS]);
 
+/* A phase of `steps` must leave some of them to the whole model: fewer than vision_first_steps + text_first_steps + 1 is
+ * WN_INVALID. train_config_load checks phases that say their steps; with `epochs` they are known once the data is read. */
+wn_code train_config_stretches(const train_config *c, task t, int64_t steps, wn_error *err);
+
 /* One line of `labels`: name | verbalizer | action [| threshold [| review_threshold]]. */
 wn_code train_config_label(label_spec *out, const char *line, wn_error *err);
 /* name, prompt, labels and limits as winnow.json has them; *out zeroed before. labels may be empty (then num_labels 0). */

@@ -422,6 +422,23 @@ static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error
 	return rc;
 }
 
+/* What the shapes and the size of the splits make of the schedule, before images are decoded for it. */
+static wn_code check_stretches(const train_run *r, wn_error *err)
+{
+	task tasks[NUM_TASKS];
+	const blip2_config *bc = blip2_get_config(r->model);
+	const int n = train_config_phases(r->config, tasks);
+	wn_code rc = WN_OK;
+	for (int i = 0; !rc && i < n; i++) {
+		rc = train_config_stretches(r->config, tasks[i], train_run_steps(r, tasks[i]), err);
+		if (!rc && r->config->phase[tasks[i]].vision_first_steps && bc->vision.hidden_size != bc->qformer.hidden_size)
+			rc = wn_fail(err, WN_UNSUPPORTED,
+				     "%s.vision_first_steps: needs one hidden_size for vision and Q-Former, found %d and %d",
+				     TASK_NAMES[tasks[i]], bc->vision.hidden_size, bc->qformer.hidden_size);
+	}
+	return rc;
+}
+
 /* What validation, eval and a server will refuse (verbalizers that are prefixes of each other, too few positions) is refused
  * before the first step, not after hours of them. */
 static wn_code check_classifier(const train_run *r, wn_error *err)
@@ -447,6 +464,8 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 		rc = *c->init_from ? model_from_checkpoint(out, err) : model_from_scratch(out, err);
 	if (!rc)
 		rc = read_splits(out, err);
+	if (!rc)
+		rc = check_stretches(out, err);
 	if (!rc && !o->dry) {
 		rc = open_tokenizer(out, o->resume, err);
 		if (!rc)

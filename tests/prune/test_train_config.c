@@ -142,6 +142,9 @@ static void mistakes_are_named(void **state)
 		{MINIMAL, "labels=['a|b|pass', 'a|d|pass']", "share a name or a verbalizer"},
 		{MINIMAL, "labels=['a|b|pass', 'c|b|pass']", "share a name or a verbalizer"},
 		{MINIMAL, "prompt=", "prompt: empty"},
+		{MINIMAL "audit: {text_first_steps: 4, steps: 7}\n", "audit.vision_first_steps=3",
+		 "audit: vision_first_steps = 3 and text_first_steps = 4 leave none of its 7 steps for the whole model"},
+		{MINIMAL "modalities: text\n", "audit.vision_first_steps=3", "audit.vision_first_steps: found 3, expected 0 with modalities: text"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		train_config c;
