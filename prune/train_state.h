@@ -13,7 +13,7 @@
 #include "prune/adamw.h"
 
 typedef struct train_position {
-	int phase;             /* index into the configured phases; = their number when all are done */
+	int phase;             /* index into the configured phases; stays at the last when all are done */
 	int64_t phase_step;    /* steps done in it */
 	int64_t step;          /* steps done in all */
 	bool has_best;         /* of this phase */

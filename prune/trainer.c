@@ -274,8 +274,8 @@ static wn_code evaluate_phase(trainer *t, eval_result *out, wn_error *err)
 		classifier_close(&c);
 		if (!rc) {
 			*out = (eval_result){.metric = m->accuracy, .loss = m->nll};
-			out->json = json_pack("{s:I, s:o, s:f, s:f, s:f}", "samples", (json_int_t)m->count, "loss", number(m->nll),
-					      "accuracy", m->accuracy, "macro_f1", m->macro_f1, "ece", m->ece);
+			out->json = json_pack("{s:I, s:o, s:o, s:o, s:o}", "samples", (json_int_t)m->count, "loss", number(m->nll),
+					      "accuracy", number(m->accuracy), "macro_f1", number(m->macro_f1), "ece", number(m->ece));
 		}
 		free(m);
 	}
@@ -475,7 +475,7 @@ static wn_code restore(trainer *t, wn_error *err)
 			return rc;
 		if (strcmp(t->at.identity, t->run->identity) != 0)
 			return wn_fail(err, WN_INVALID, "%s: its checkpoint is of another model, tokenizer, data set or seed", c->run_dir);
-		if (t->at.phase > t->num_phases)
+		if (t->at.phase >= t->num_phases)
 			return wn_fail(err, WN_INVALID, "%s: its checkpoint is in phase %d, the configuration has %d", c->run_dir,
 				       t->at.phase + 1, t->num_phases);
 		fprintf(t->run->out, "resuming at step %lld of %lld\n", (long long)t->at.step, (long long)t->total_steps);
@@ -522,7 +522,7 @@ static wn_code run_all(trainer *t, wn_error *err)
 	wn_code rc = WN_OK;
 	while (!rc && t->at.phase < t->num_phases && !reached_max(t)) {
 		rc = run_phase(t, err);
-		bool done = !rc && t->at.phase_step == t->phase_steps;
+		bool done = !rc && t->at.phase_step >= t->phase_steps; /* beyond: resumed with fewer steps */
 		bool last = t->at.phase + 1 == t->num_phases;
 		close_phase(t);
 		if (rc)
