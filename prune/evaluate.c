@@ -121,7 +121,21 @@ static void score_batch(const blip2_session *s, const batch *b, const batch_item
 	}
 }
 
-wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, caption_metrics *out, wn_error *err)
+/* The vision stack alone on a batch. The engine has no such forward without a backward: its gradients are of scale 0, into
+ * `unused`. */
+static wn_code score_vision(blip2_session *s, const blip2_batch *view, float *unused, caption_sums *sums, wn_error *err)
+{
+	float loss = 0;
+	int correct = 0, total = 0;
+	wn_code rc = blip2_vision_first(s, view, NULL, 0, 0, unused, &loss, &correct, &total, err);
+	sums->loss += (double)loss * total;
+	sums->correct += (size_t)correct;
+	sums->exact += (size_t)correct;
+	sums->tokens += (size_t)total;
+	return rc;
+}
+
+wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, bool vision_alone, caption_metrics *out, wn_error *err)
 {
 	const blip2_config *c = blip2_get_config(m);
 	const size_t count = eval_count(d);
@@ -133,12 +147,15 @@ wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, capti
 	batch_item *items = calloc((size_t)d->batch_size, sizeof *items);
 	int32_t *rows = calloc((size_t)longest, sizeof *rows);
 	float *logits = calloc((size_t)longest * (size_t)c->vocab_size, sizeof *logits);
-	wn_code rc = items && rows && logits ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a batch of %d", d->batch_size);
+	float *unused = vision_alone ? calloc(blip2_weights_count(m), sizeof *unused) : NULL;
+	wn_code rc = items && rows && logits && (unused || !vision_alone) ? WN_OK
+									  : wn_fail(err, WN_NOMEM, "no memory for a batch of %d", d->batch_size);
 	if (!rc)
 		rc = batch_open(&b, d->batch_size, longest, d->batch->image_processor.size, err);
 	blip2_session_options so = blip2_session_defaults();
 	so.max_batch = d->batch_size;
 	so.max_text_len = longest;
+	so.training = vision_alone;
 	if (!rc)
 		rc = blip2_session_open(&s, m, &so, err);
 	for (size_t from = 0; !rc && from < count;) {
@@ -148,10 +165,9 @@ wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, capti
 			rc = batch_fill(&b, items, n, d->batch, c->pad_token_id, err);
 		if (!rc) {
 			blip2_batch view = batch_view(&b);
-			view.labels = NULL;
-			rc = blip2_forward(s, &view, err);
+			rc = vision_alone ? score_vision(s, &view, unused, &sums, err) : blip2_forward(s, &view, err);
 		}
-		if (!rc)
+		if (!rc && !vision_alone)
 			score_batch(s, &b, items, c, rows, logits, &sums);
 		from += (size_t)n;
 	}
@@ -165,5 +181,6 @@ wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, capti
 	free(items);
 	free(rows);
 	free(logits);
+	free(unused);
 	return rc;
 }

@@ -41,6 +41,8 @@ typedef struct caption_metrics {
 	                        * greedy decoding would have written */
 } caption_metrics;
 
-wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, caption_metrics *out, wn_error *err);
+/* vision_alone: of each sample's first answer token only, by the short way that blip2_vision_first trains: what there is to
+ * measure before the language model has learned anything. */
+wn_code evaluate_captions(const eval_data *d, const blip2 *m, int max_len, bool vision_alone, caption_metrics *out, wn_error *err);
 
 #endif

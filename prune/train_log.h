@@ -3,6 +3,7 @@
  *   {"event":"step","phase":"audit","step":12,"phase_step":2,"loss":…,"token_accuracy":…,"lr":…,"grad_norm":…,
  *    "samples_per_s":…,"batch_s":…,"step_s":…,"skipped":false}
  *   {"event":"eval","phase":"audit","step":500,"accuracy":…,…}
+ * (a caption phase has "token_accuracy", and while only the vision stack learns "first_token_accuracy")
  *
  * A resumed run cuts the file back to where its checkpoint was made, so that no step appears twice. */
 #ifndef WINNOW_PRUNE_TRAIN_LOG_H

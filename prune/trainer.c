@@ -244,8 +244,12 @@ static wn_code save_in_run(trainer *t, const char *name, const json_t *eval, wn_
 /* What a validation found, as the log has it, and as two numbers to compare. */
 typedef struct eval_result {
 	json_t *json;
+	const char *metric_name;
 	double metric, loss;
 } eval_result;
+
+/* Up to here only the vision stack has learned: it is validated on what it learns, and the model is not one to keep yet. */
+static bool only_vision_learned(const trainer *t) { return t->at.phase_step <= t->phase->vision_first_steps; }
 
 static wn_code evaluate_phase(trainer *t, eval_result *out, wn_error *err)
 {
@@ -257,11 +261,18 @@ static wn_code evaluate_phase(trainer *t, eval_result *out, wn_error *err)
 		       .limit = (size_t)r->config->eval_limit, .batch_size = r->config->eval_batch,
 		       .cancelled = eval_cancelled, .ctx = t};
 	wn_code rc;
-	if (t->task == TASK_CAPTION) {
+	if (only_vision_learned(t)) {
 		caption_metrics m;
-		if ((rc = evaluate_captions(&d, r->model, r->max_len, &m, err)))
+		if ((rc = evaluate_captions(&d, r->model, r->max_len, true, &m, err)))
 			return rc;
-		*out = (eval_result){.metric = m.token_accuracy, .loss = m.loss};
+		*out = (eval_result){.metric_name = "first-token accuracy", .metric = m.token_accuracy, .loss = m.loss};
+		out->json = json_pack("{s:I, s:o, s:f}", "samples", (json_int_t)m.count, "loss", number(m.loss), "first_token_accuracy",
+				      m.token_accuracy);
+	} else if (t->task == TASK_CAPTION) {
+		caption_metrics m;
+		if ((rc = evaluate_captions(&d, r->model, r->max_len, false, &m, err)))
+			return rc;
+		*out = (eval_result){.metric_name = "token accuracy", .metric = m.token_accuracy, .loss = m.loss};
 		out->json = json_pack("{s:I, s:o, s:f, s:f}", "samples", (json_int_t)m.count, "loss", number(m.loss), "token_accuracy",
 				      m.token_accuracy, "exact_match", m.exact_match);
 	} else {
@@ -273,7 +284,7 @@ static wn_code evaluate_phase(trainer *t, eval_result *out, wn_error *err)
 			rc = evaluate_audit(&d, c, m, err);
 		classifier_close(&c);
 		if (!rc) {
-			*out = (eval_result){.metric = m->accuracy, .loss = m->nll};
+			*out = (eval_result){.metric_name = "accuracy", .metric = m->accuracy, .loss = m->nll};
 			out->json = json_pack("{s:I, s:o, s:o, s:o, s:o}", "samples", (json_int_t)m->count, "loss", number(m->nll),
 					      "accuracy", number(m->accuracy), "macro_f1", number(m->macro_f1), "ece", number(m->ece));
 		}
@@ -309,8 +320,9 @@ static wn_code validate(trainer *t, wn_error *err)
 	if (rc)
 		return rc;
 	t->at.eval_pending = false;
-	bool best = !t->at.has_best || e.metric > t->at.best_metric ||
-		    (e.metric == t->at.best_metric && e.loss < t->at.best_loss);
+	const bool keep = !only_vision_learned(t);
+	const bool best = keep && (!t->at.has_best || e.metric > t->at.best_metric ||
+				   (e.metric == t->at.best_metric && e.loss < t->at.best_loss));
 	if (best) {
 		t->at.has_best = true;
 		t->at.best_metric = e.metric;
@@ -318,14 +330,14 @@ static wn_code validate(trainer *t, wn_error *err)
 		t->at.best_step = t->at.step;
 		rc = save_in_run(t, "best", e.json, err);
 	}
-	if (!rc)
+	if (!rc && keep)
 		rc = save_in_run(t, "last", e.json, err);
 	double seconds = monotonic_seconds() - start;
 	if (!rc)
 		rc = log_eval(t, e.json, best, seconds, err);
 	progress_exclude(&t->progress, seconds);
 	progress_note(&t->progress, "  %s step %lld: validation %s %.2f%%  loss %.4f%s  (%.0fs)", TASK_NAMES[t->task],
-		      (long long)t->at.phase_step, t->task == TASK_AUDIT ? "accuracy" : "token accuracy", 100 * e.metric, e.loss,
+		      (long long)t->at.phase_step, e.metric_name, 100 * e.metric, e.loss,
 		      best ? "  best" : "", seconds);
 	json_decref(e.json);
 	return rc;

@@ -81,6 +81,13 @@ static wn_code train(const char *run, const char *const *sets, int num_sets, boo
 static const char *const SHORT[] = {"phases=[caption, audit]", "caption.steps=5", "audit.steps=9", "audit.warmup_steps=2",
 				    "caption.batch_size=6", "audit.batch_size=6", "audit.micro_batch=4", "audit.caption_replay=0.3",
 				    "checkpoint_every=2", "eval.every=4", "eval.limit=12"};
+/* The same number of steps, with a stretch for the vision stack on half of the patches, one for the language model, and a
+ * checkpoint inside each. */
+static const char *const STRETCHES[] = {"phases=[caption, audit]", "caption.steps=9", "audit.steps=5", "audit.warmup_steps=2",
+					"caption.batch_size=6", "audit.batch_size=6", "caption.micro_batch=4", "checkpoint_every=2",
+					"caption.vision_first_steps=5", "caption.vision_patch_share=0.5", "caption.text_first_steps=2",
+					"eval.every=4", "eval.limit=12"};
+#define NUM_STRETCHES (int)(sizeof STRETCHES / sizeof *STRETCHES)
 #define NUM_SHORT (int)(sizeof SHORT / sizeof *SHORT)
 
 /* In a child of its own, killed after `milliseconds` (0: let it finish). True when it finished by itself. */
@@ -211,6 +218,65 @@ static void stop_and_max_steps_leave_a_resumable_run(void **state)
 	assert_refused(WN_INVALID, "cannot resume: \"data\"", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
 }
 
+/* Vision first, then text, then all: stopped in and between all of them. The vision stretch's validation says what it has
+ * learned, and leaves no "best" for a later one to beat. */
+static void stretches_resume_exactly(void **state)
+{
+	char path[400], line[2000];
+	assert_ok(train("whole", STRETCHES, NUM_STRETCHES, false, 0, NULL, err));
+	static const int64_t stops[] = {3, 4, 5, 6, 7, 8, 0}; /* 4: right behind a validation */
+	for (int i = 0; i < 7; i++) {
+		assert_ok(train("parts", STRETCHES, NUM_STRETCHES, i > 0, stops[i], NULL, err));
+		snprintf(path, sizeof path, "%s/parts/best", dir);
+		assert_int_equal(access(path, F_OK) == 0, stops[i] == 8 || stops[i] == 0);
+	}
+	assert_same_file("whole", "parts", "state/step-000000014/state.safetensors");
+	assert_same_file("whole", "parts", "best/model.safetensors");
+	assert_same_log("whole", "parts");
+	snprintf(path, sizeof path, "%s/whole/log.jsonl", dir);
+	FILE *f = fopen(path, "r");
+	int vision = 0, whole = 0;
+	while (fgets(line, sizeof line, f)) {
+		json_t *j = json_loads(line, 0, NULL);
+		bool eval = !strcmp(json_string_value(json_object_get(j, "event")), "eval");
+		bool first = eval && num(j, "phase_step") == 4 && !strcmp(json_string_value(json_object_get(j, "phase")), "caption");
+		if (eval)
+			assert_int_equal(json_object_get(j, "first_token_accuracy") != NULL, first);
+		if (first)
+			assert_true(json_is_false(json_object_get(j, "best")) && num(j, "loss") > 0);
+		vision += first;
+		whole += eval && !first;
+		json_decref(j);
+	}
+	fclose(f);
+	assert_int_equal(vision, 1);
+	assert_int_equal(whole, 4); /* caption after 8 and 9, audit after 4 and 5 */
+}
+
+/* A run may be resumed with fewer steps than it has taken: the phase is over then. */
+static void fewer_steps_end_the_phase(void **state)
+{
+	const char *changed[NUM_SHORT + 1];
+	memcpy(changed, SHORT, sizeof SHORT);
+	assert_ok(train("parts", SHORT, NUM_SHORT, false, 4, NULL, err));
+	changed[NUM_SHORT] = "caption.steps=3";
+	assert_ok(train("parts", changed, NUM_SHORT + 1, true, 6, NULL, err));
+	changed[NUM_SHORT] = "audit.steps=1";
+	assert_ok(train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
+	changed[NUM_SHORT] = "phases=[audit]";
+	assert_refused(WN_INVALID, "", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
+}
+
+/* With `epochs` the number of steps is known once the data is read. */
+static void stretches_longer_than_the_phase_are_refused(void **state)
+{
+	static const char *const sets[] = {"audit.steps=0", "audit.epochs=1", "audit.batch_size=23", "audit.text_first_steps=2"};
+	assert_refused(WN_INVALID, "text_first_steps = 2 leave none of its 2 steps", train("epochs", sets, 4, false, 0, NULL, err));
+	static const char *const widths[] = {"audit.vision_first_steps=2", "model.qformer.hidden_size=48"};
+	assert_refused(WN_UNSUPPORTED, "audit.vision_first_steps: needs one hidden_size for vision and Q-Former, found 32 and 48",
+		       train("widths", widths, 2, false, 0, NULL, err));
+}
+
 /* Weighting micro-batches by their label tokens makes the gradient that of the whole batch, however it is cut. */
 static void micro_batches_add_up_to_the_batch(void **state)
 {
@@ -284,6 +350,9 @@ int main(void)
 		IN_DIR(killed_and_resumed_equals_undisturbed), /* first: it forks, and OpenMP must not have started yet */
 		IN_DIR(micro_batches_add_up_to_the_batch),
 		IN_DIR(stop_and_max_steps_leave_a_resumable_run),
+		IN_DIR(stretches_resume_exactly),
+		IN_DIR(fewer_steps_end_the_phase),
+		IN_DIR(stretches_longer_than_the_phase_are_refused),
 		IN_DIR(tiny_model_learns_the_sample_ads_by_heart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
