@@ -45,3 +45,12 @@ void *arena_alloc(arena *a, size_t bytes)
 		a->peak = a->used;
 	return p;
 }
+
+bool arena_floats(arena *a, float **out, size_t rows, size_t width)
+{
+	size_t count, bytes;
+	*out = NULL;
+	if (!__builtin_mul_overflow(rows, width, &count) && !__builtin_mul_overflow(count, sizeof **out, &bytes))
+		*out = arena_alloc(a, bytes);
+	return *out != NULL;
+}

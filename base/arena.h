@@ -6,6 +6,7 @@
 #ifndef WINNOW_BASE_ARENA_H
 #define WINNOW_BASE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -25,6 +26,9 @@ void arena_close(arena *a);
 /* 64-byte aligned, not cleared; NULL when it does not fit. With a->base NULL (a dry arena) it only counts, returning a
  * non-NULL dummy that must not be touched: the same code that lays a session out first measures it. */
 void *arena_alloc(arena *a, size_t bytes);
+
+/* *out = room for rows x width floats. False when they do not fit, or their number of bytes overflows. */
+bool arena_floats(arena *a, float **out, size_t rows, size_t width);
 
 /* Everything handed out after mark() is given back by release(). */
 static inline size_t arena_mark(const arena *a) { return a->used; }

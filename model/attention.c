@@ -18,11 +18,12 @@ static float *head(attention_view v, int sample, int len, int h, int head_dim)
 void attention_forward(attention_view out, float *probs, attention_view q, attention_view k, attention_view v,
                        const attention_shape *s)
 {
-	int m = s->q_len, n = s->kv_len, d = s->head_dim, pairs = s->n * s->num_heads;
+	int m = s->q_len, n = s->kv_len, d = s->head_dim;
+	const int64_t pairs = (int64_t)s->n * s->num_heads;
 	float scale = 1.0f / sqrtf((float)d);
 #pragma omp parallel for schedule(static)
-	for (int pair = 0; pair < pairs; pair++) {
-		int i = pair / s->num_heads, h = pair % s->num_heads;
+	for (int64_t pair = 0; pair < pairs; pair++) {
+		int i = (int)(pair / s->num_heads), h = (int)(pair % s->num_heads);
 		float *p = probs + (size_t)pair * (size_t)m * (size_t)n;
 		dnn_sgemm(false, true, m, n, d, 1, head(q, i, m, h, d), (int64_t)q.stride, head(k, i, n, h, d),
 		          (int64_t)k.stride, 0, p, n);
@@ -42,11 +43,12 @@ size_t attention_scratch(const attention_shape *s)
 void attention_backward(attention_view dq, attention_view dk, attention_view dv, attention_view dout, const float *probs,
                         attention_view q, attention_view k, attention_view v, const attention_shape *s, float *scratch)
 {
-	int m = s->q_len, n = s->kv_len, d = s->head_dim, pairs = s->n * s->num_heads;
+	int m = s->q_len, n = s->kv_len, d = s->head_dim;
+	const int64_t pairs = (int64_t)s->n * s->num_heads;
 	float scale = 1.0f / sqrtf((float)d);
 #pragma omp parallel for schedule(static)
-	for (int pair = 0; pair < pairs; pair++) {
-		int i = pair / s->num_heads, h = pair % s->num_heads;
+	for (int64_t pair = 0; pair < pairs; pair++) {
+		int i = (int)(pair / s->num_heads), h = (int)(pair % s->num_heads);
 		const float *p = probs + (size_t)pair * (size_t)m * (size_t)n;
 		float *ds = scratch + (size_t)omp_get_thread_num() * (size_t)m * (size_t)n;
 		const float *go = head(dout, i, m, h, d);

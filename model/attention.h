@@ -26,7 +26,7 @@ typedef struct attention_view {
 void attention_forward(attention_view out, float *probs, attention_view q, attention_view k, attention_view v,
                        const attention_shape *s);
 
-/* Floats of scratch that attention_backward needs. */
+/* Floats of scratch that attention_backward needs: a score matrix for each of the caller's omp_get_max_threads() now. */
 size_t attention_scratch(const attention_shape *s);
 
 /* Writes dq, dk, dv (not accumulated) from dout and what the forward kept. */

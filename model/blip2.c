@@ -25,15 +25,9 @@ blip2_session_options blip2_session_defaults(void)
 	return (blip2_session_options){.max_batch = 1, .max_text_len = 64, .training = false, .use_vision = true};
 }
 
-static bool take(float **out, arena *a, size_t count)
-{
-	*out = arena_alloc(a, count * sizeof **out);
-	return *out != NULL;
-}
-
 static bool take_norm(norm_state *s, arena *a, size_t rows, size_t d)
 {
-	return take(&s->out, a, rows * d) && take(&s->mean, a, rows) && take(&s->rstd, a, rows);
+	return arena_floats(a, &s->out, rows, d) && arena_floats(a, &s->mean, rows, 1) && arena_floats(a, &s->rstd, rows, 1);
 }
 
 static bool lay_out_backward(blip2_session *s, arena *a, int n, int vision_rows, int queries, int len)
@@ -41,9 +35,9 @@ static bool lay_out_backward(blip2_session *s, arena *a, int n, int vision_rows,
 	const blip2 *m = s->m;
 	size_t dv = (size_t)m->vision.hidden, dq = (size_t)m->qformer.hidden, dt = (size_t)m->text.hidden;
 	size_t rows = (size_t)n * (size_t)len, vrows = (size_t)n * (size_t)vision_rows;
-	if (!take(&s->d_text, a, rows * dt) || !take(&s->d_norm, a, rows * dt) ||
-	    !take(&s->d_query, a, (size_t)n * (size_t)queries * dq) || !take(&s->d_vision, a, vrows * dv) ||
-	    !take(&s->d_vision_norm, a, vrows * dv))
+	if (!arena_floats(a, &s->d_text, rows, dt) || !arena_floats(a, &s->d_norm, rows, dt) ||
+	    !arena_floats(a, &s->d_query, (size_t)n * (size_t)queries, dq) || !arena_floats(a, &s->d_vision, vrows, dv) ||
+	    !arena_floats(a, &s->d_vision_norm, vrows, dv))
 		return false;
 	size_t mark = arena_mark(a), most = mark;
 	struct {
@@ -73,7 +67,9 @@ static size_t largest_operand(const blip2 *m, int n, int vision_rows, int querie
 		const stack *stack;
 		int len;
 	} each[] = {{&m->vision, vision_rows}, {&m->qformer, queries}, {&m->text, len}};
-	size_t most = larger((size_t)LOGIT_CHUNK * (size_t)c->vocab_size, (size_t)n * (size_t)queries * (size_t)m->text.hidden);
+	size_t most = (size_t)LOGIT_CHUNK * larger((size_t)c->vocab_size, (size_t)m->text.hidden);
+	most = larger(most, (size_t)n * (size_t)queries * larger((size_t)m->qformer.hidden, (size_t)m->text.hidden));
+	most = larger(most, (size_t)n * (size_t)vision_rows * (size_t)m->vision.hidden);
 	most = larger(most, (size_t)n * (size_t)vision_rows * 3 * (size_t)c->patch_size * (size_t)c->patch_size);
 	for (int i = 0; i < 3; i++)
 		for (int j = 0; j < each[i].stack->num_blocks; j++) {
@@ -97,16 +93,16 @@ static bool lay_out(blip2_session *s, arena *a)
 	size_t trows = (size_t)n * (size_t)len, token_count = (size_t)n * (size_t)s->opt.max_text_len;
 	bool training = s->opt.training;
 
-	bool ok = take(&s->patches, a, prows * 3 * (size_t)c->patch_size * (size_t)c->patch_size) &&
-	          take(&s->embedded, a, prows * dv) && take(&s->vision_x, a, vrows * dv) &&
+	bool ok = arena_floats(a, &s->patches, prows, 3 * (size_t)c->patch_size * (size_t)c->patch_size) &&
+	          arena_floats(a, &s->embedded, prows, dv) && arena_floats(a, &s->vision_x, vrows, dv) &&
 	          stack_state_alloc(&s->vision, a, &m->vision, n, 1 + patches, 0, training) &&
 	          take_norm(&s->vision_norm, a, vrows, dv) && take_norm(&s->query_norm, a, (size_t)queries, dq) &&
-	          take(&s->query_x, a, qrows * dq) &&
+	          arena_floats(a, &s->query_x, qrows, dq) &&
 	          stack_state_alloc(&s->qformer, a, &m->qformer, n, queries, 1 + patches, training) &&
-	          take(&s->projected, a, qrows * dt) && take(&s->text_x, a, trows * dt) &&
+	          arena_floats(a, &s->projected, qrows, dt) && arena_floats(a, &s->text_x, trows, dt) &&
 	          stack_state_alloc(&s->text, a, &m->text, n, len, 0, training) && take_norm(&s->text_norm, a, trows, dt) &&
-	          take(&s->mask, a, trows * (size_t)len) && take(&s->logit_in, a, LOGIT_CHUNK * dt) &&
-	          take(&s->logit_d, a, LOGIT_CHUNK * dt) && take(&s->logits, a, (size_t)LOGIT_CHUNK * (size_t)c->vocab_size);
+	          arena_floats(a, &s->mask, trows, (size_t)len) && arena_floats(a, &s->logit_in, LOGIT_CHUNK, dt) &&
+	          arena_floats(a, &s->logit_d, LOGIT_CHUNK, dt) && arena_floats(a, &s->logits, LOGIT_CHUNK, (size_t)c->vocab_size);
 	ok = ok && (s->positions = arena_alloc(a, trows * sizeof *s->positions)) &&
 	     (s->rows = arena_alloc(a, token_count * sizeof *s->rows)) &&
 	     (s->targets = arena_alloc(a, token_count * sizeof *s->targets));
@@ -126,10 +122,15 @@ wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_sess
 	if (opt->max_batch < 1 || opt->max_batch > 65536 || opt->max_text_len < 1)
 		return wn_fail(err, WN_INVALID, "a session needs a batch of 1 to 65536 and at least one text token, found %d and %d",
 		               opt->max_batch, opt->max_text_len);
-	int positions = m->config.max_position_embeddings, len = m->config.num_query_tokens + opt->max_text_len;
-	if (len > positions)
+	const int positions = m->config.max_position_embeddings, room = positions - m->config.num_query_tokens;
+	if (opt->max_text_len > room)
 		return wn_fail(err, WN_TOO_LARGE, "%d queries and %d text tokens exceed max_position_embeddings %d",
 		               m->config.num_query_tokens, opt->max_text_len, positions);
+	/* Rows are counted in int32_t: logits' rows, labels, patches. */
+	const int64_t patches = 1 + (int64_t)blip2_num_patches(&m->config), len = m->config.num_query_tokens + opt->max_text_len;
+	if (opt->max_batch * (patches > len ? patches : len) > INT32_MAX)
+		return wn_fail(err, WN_TOO_LARGE, "a batch of %d with %lld rows a sample: more rows than %d", opt->max_batch,
+		               (long long)(patches > len ? patches : len), INT32_MAX);
 	blip2_session *s = calloc(1, sizeof *s);
 	if (!s)
 		return wn_fail(err, WN_NOMEM, "no memory for a session");

@@ -182,6 +182,7 @@ wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t
 	blip2_vision_forward(s, b);
 	/* hidden = LN(mean(rows) Wp^T + bp), one row a sample */
 	s->len = 1;
+	s->t = 0; /* a blip2_backward would find nothing of its own here: it asks for the batch of a blip2_forward */
 	size_t n = (size_t)b->n, labelled = first_labels(s, b);
 	int hits = 0;
 	float *pooled = s->query_x, *d_pooled = s->d_query;
@@ -194,8 +195,10 @@ wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t
 		*correct = hits;
 	if (total)
 		*total = (int)labelled;
-	if (labelled == 0)
+	if (labelled == 0) {
+		s->kept = NULL;
 		return WN_OK;
+	}
 	memset(s->d_text, 0, n * dt * sizeof(float));
 	norm_backward(s->d_text, grads + m->text_norm.weight, grads + m->text_norm.bias, s->d_norm, s->projected,
 	              m->weights + m->text_norm.weight, s->text_norm.mean, s->text_norm.rstd, n, dt);

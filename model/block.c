@@ -12,26 +12,20 @@ static float *grad_at(float *base, size_t offset) { return offset == NO_PARAM ? 
 
 static size_t inner_of(const attention_params *a) { return (size_t)a->num_heads * (size_t)a->head_dim; }
 
-static bool floats(float **out, arena *a, size_t count)
-{
-	*out = arena_alloc(a, count * sizeof **out);
-	return *out != NULL;
-}
-
 static bool sublayer_alloc(sublayer_state *s, arena *a, size_t rows, size_t hidden)
 {
-	return floats(&s->normed, a, rows * hidden) && floats(&s->sum, a, rows * hidden) && floats(&s->mean, a, rows) &&
-	       floats(&s->rstd, a, rows);
+	return arena_floats(a, &s->normed, rows, hidden) && arena_floats(a, &s->sum, rows, hidden) &&
+	       arena_floats(a, &s->mean, rows, 1) && arena_floats(a, &s->rstd, rows, 1);
 }
 
 static bool attention_alloc(attention_state *s, arena *a, const attention_params *p, int n, int len, int kv_len, size_t hidden)
 {
 	size_t rows = (size_t)n * (size_t)len, inner = inner_of(p);
 	bool cross = p->kv_width > 0;
-	if (cross && !floats(&s->kv, a, (size_t)n * (size_t)kv_len * 2 * inner))
+	if (cross && !arena_floats(a, &s->kv, (size_t)n * (size_t)kv_len, 2 * inner))
 		return false;
-	return floats(&s->qkv, a, rows * inner * (cross ? 1 : 3)) &&
-	       floats(&s->probs, a, rows * (size_t)p->num_heads * (size_t)kv_len) && floats(&s->context, a, rows * inner) &&
+	return arena_floats(a, &s->qkv, rows, inner * (cross ? 1 : 3)) &&
+	       arena_floats(a, &s->probs, rows, (size_t)p->num_heads * (size_t)kv_len) && arena_floats(a, &s->context, rows, inner) &&
 	       sublayer_alloc(&s->sub, a, rows, hidden);
 }
 
@@ -43,10 +37,10 @@ bool block_state_alloc(block_state *st, arena *a, const block *b, int n, int len
 		return false;
 	if (b->cross.num_heads && !attention_alloc(&st->cross, a, &b->cross, n, len, encoder_len, hidden))
 		return false;
-	if (!floats(&st->pre, a, rows * (size_t)b->ffn_dim))
+	if (!arena_floats(a, &st->pre, rows, (size_t)b->ffn_dim))
 		return false;
 	st->act = st->pre;
-	if (training && !floats(&st->act, a, rows * (size_t)b->ffn_dim))
+	if (training && !arena_floats(a, &st->act, rows, (size_t)b->ffn_dim))
 		return false;
 	return sublayer_alloc(&st->ffn, a, rows, hidden);
 }
@@ -153,9 +147,9 @@ bool block_scratch_alloc(block_scratch *sc, arena *a, const block *blocks, int c
 		wide = wide > (size_t)b->ffn_dim ? wide : (size_t)b->ffn_dim;
 		hidden = hidden > (size_t)b->hidden ? hidden : (size_t)b->hidden;
 	}
-	return floats(&sc->wide, a, rows * wide) && floats(&sc->kv, a, (size_t)n * (size_t)encoder_len * kv + 1) &&
-	       floats(&sc->context, a, rows * context) && floats(&sc->hidden, a, rows * hidden) &&
-	       floats(&sc->attention, a, attention);
+	return arena_floats(a, &sc->wide, rows, wide) && arena_floats(a, &sc->kv, (size_t)n * (size_t)encoder_len, kv) &&
+	       arena_floats(a, &sc->context, rows, context) && arena_floats(a, &sc->hidden, rows, hidden) &&
+	       arena_floats(a, &sc->attention, attention, 1);
 }
 
 /* Post-norm: out = LN(sum): turns d from the gradient of out into that of sum. */

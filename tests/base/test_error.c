@@ -56,6 +56,12 @@ static void dry_arena_measures_what_a_real_one_hands_out(void **state)
 	assert_int_equal(real.used, dry.used);
 	assert_null(arena_alloc(&real, real.size));
 	assert_null(arena_alloc(&real, SIZE_MAX - 8));
+	float *floats;
+	assert_false(arena_floats(&real, &floats, real.size, 1));
+	assert_null(floats);
+	assert_false(arena_floats(&dry, &floats, (size_t)1 << 33, (size_t)1 << 31)); /* 2^64 elements: 0 when it wraps */
+	assert_false(arena_floats(&dry, &floats, (size_t)1 << 31, (size_t)1 << 31)); /* 2^64 bytes */
+	assert_true(arena_floats(&dry, &floats, 3, 5));
 	arena_close(&real);
 }
 

@@ -262,6 +262,78 @@ static void keeping_every_patch_is_keeping_none_out(void **state)
 	blip2_close(&m);
 }
 
+/* What vision first leaves in a session is not what blip2_backward needs; and a session's sizes do not wrap around. */
+static void sessions_refuse_what_they_cannot_hold(void **state)
+{
+	(void)state;
+	wn_error err = {0};
+	blip2 *m = vision_first_model();
+	blip2_session *s = NULL;
+	blip2_session_options opt = {.max_batch = 2, .max_text_len = INT32_MAX, .training = true, .use_vision = true};
+	assert_int_equal(blip2_session_open(&s, m, &opt, NULL), WN_TOO_LARGE);
+	opt.max_text_len = 6;
+	assert_ok(blip2_session_open(&s, m, &opt, &err), &err);
+	static const float pixels[2 * 3 * 28 * 28];
+	const blip2_batch b = {.n = 2, .text_len = 6, .pixel_values = pixels, .input_ids = first_ids, .labels = first_labels};
+	float *grads = calloc(blip2_weights_count(m), sizeof *grads), loss;
+	assert_ok(blip2_forward(s, &b, &err), &err);
+	assert_ok(blip2_backward(s, &b, 1, grads, &loss, NULL, NULL, &err), &err);
+	assert_ok(blip2_vision_first(s, &b, NULL, 0, 1, grads, &loss, NULL, NULL, &err), &err);
+	assert_int_equal(blip2_backward(s, &b, 1, grads, &loss, NULL, NULL, NULL), WN_INVALID);
+	free(grads);
+	blip2_session_close(&s);
+	blip2_close(&m);
+}
+
+/* Odd widths, no vision block, no cross-attention in the first Q-Former block, one text token: f32 and bf16 agree, and the
+ * gradients are finite. */
+static void unusual_shapes_run(void **state)
+{
+	(void)state;
+	wn_error err = {0};
+	blip2_config c = {.image_size = 9, .patch_size = 3, .num_query_tokens = 1, .cross_attention_frequency = 1, .vocab_size = 11,
+	                  .max_position_embeddings = 5, .initializer_range = 0.02f, .pad_token_id = -1};
+	c.vision = (stack_config){.hidden_size = 37, .layer_norm_eps = 1e-6f, .activation = ACTIVATION_GELU};
+	c.qformer = (stack_config){.hidden_size = 7, .num_hidden_layers = 2, .layer_norm_eps = 1e-12f, .activation = ACTIVATION_GELU};
+	c.text = (stack_config){.hidden_size = 61, .num_hidden_layers = 1, .layer_norm_eps = 1e-5f, .activation = ACTIVATION_RELU};
+	c.qformer.blocks[0] = (block_widths){.num_heads = 3, .head_dim = 5, .ffn_dim = 1};
+	c.qformer.blocks[1] = (block_widths){.num_heads = 1, .head_dim = 1, .cross_num_heads = 5, .cross_head_dim = 3, .ffn_dim = 129};
+	c.text.blocks[0] = (block_widths){.num_heads = 1, .head_dim = 3, .ffn_dim = 2};
+	blip2 *m = NULL;
+	assert_ok(blip2_create(&m, &c, &err), &err);
+	blip2_init_weights(m, 3);
+	float pixels[3 * 9 * 9], logits[2][2 * 11];
+	for (size_t i = 0; i < COUNT(pixels); i++)
+		pixels[i] = sinf((float)i);
+	static const int32_t ids[] = {4, 9}, labels[] = {-100, 3}, rows[] = {0, 1};
+	float *grads = calloc(blip2_weights_count(m), sizeof *grads);
+	for (int k = 0; k < 4; k++) { /* f32 and bf16, serving and training */
+		blip2_session *s = NULL;
+		blip2_session_options opt = {.max_batch = 1, .max_text_len = 2, .training = k / 2 > 0, .use_vision = true, .bf16 = k % 2 > 0};
+		blip2_batch b = {.n = 1, .text_len = 1, .pixel_values = pixels, .input_ids = ids, .labels = labels};
+		assert_ok(blip2_session_open(&s, m, &opt, &err), &err);
+		assert_ok(blip2_forward(s, &b, &err), &err);
+		blip2_logits(s, rows, 2, logits[k % 2]);
+		if (k % 2)
+			assert_at_most(norm_difference(logits[1], logits[0], COUNT(logits[0])), 0.05, "logits");
+		if (opt.training) {
+			float loss = 1;
+			int total = 1;
+			assert_ok(blip2_backward(s, &b, 1, grads, &loss, NULL, &total, &err), &err);
+			assert_true(loss == 0 && total == 0); /* nothing predicts the first token */
+			b.text_len = 2;
+			assert_ok(blip2_forward(s, &b, &err), &err);
+			assert_ok(blip2_backward(s, &b, 1, grads, &loss, NULL, &total, &err), &err);
+			assert_true(isfinite(loss) && total == 1);
+			for (size_t i = 0; i < blip2_weights_count(m); i++)
+				assert_true(isfinite(grads[i]));
+		}
+		blip2_session_close(&s);
+	}
+	free(grads);
+	blip2_close(&m);
+}
+
 static void vision_first_needs_equal_widths(void **state)
 {
 	(void)state;
@@ -555,6 +627,8 @@ int main(void)
 		cmocka_unit_test(vision_first_gradients_equal_finite_differences),
 		cmocka_unit_test(keeping_every_patch_is_keeping_none_out),
 		cmocka_unit_test(vision_first_needs_equal_widths),
+		cmocka_unit_test(sessions_refuse_what_they_cannot_hold),
+		cmocka_unit_test(unusual_shapes_run),
 		cmocka_unit_test(bf16_products_stay_close_to_f32),
 		cmocka_unit_test(backward_adds_scaled_gradients),
 		cmocka_unit_test(adamw_steps_follow_pytorch),
