@@ -253,9 +253,9 @@ wn_code blip2_create(blip2 **out, const blip2_config *c, wn_error *err)
 	add_text(&b);
 	wn_code code = b.code;
 	if (code)
-		wn_fail(err, code, "no memory for %zu parameters", m->num_params);
-	else
-		code = arena_open(&m->memory, m->weights_count * sizeof(float), err);
+		wn_fail(err, code, "no memory for the names of %zu parameters", m->num_params);
+	else if ((code = arena_open(&m->memory, m->weights_count * sizeof(float), err)))
+		wn_fail_prefix(err, "a model of %.1f M parameters", (double)m->weights_count * 1e-6);
 	if (code) {
 		blip2_close(&m);
 		return code;

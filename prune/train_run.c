@@ -289,6 +289,18 @@ static wn_code open_tokenizer(train_run *r, bool resume, wn_error *err)
 
 /* ---- model ---- */
 
+/* Weights, gradients and AdamW's two moments, before they are touched: the kernel's answer to too much is to kill. */
+static wn_code check_memory(const blip2 *m, wn_error *err)
+{
+	const double need = 4.0 * sizeof(float) * (double)blip2_weights_count(m);
+	const double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+	if (need > have)
+		return wn_fail(err, WN_TOO_LARGE,
+			       "model: %.1f M parameters take %.1f GB with their gradients and moments, this machine has %.1f GB",
+			       (double)blip2_weights_count(m) * 1e-6, need * 1e-9, have * 1e-9);
+	return WN_OK;
+}
+
 static wn_code model_from_scratch(train_run *r, wn_error *err)
 {
 	blip2_config bc;
@@ -296,6 +308,8 @@ static wn_code model_from_scratch(train_run *r, wn_error *err)
 	wn_code rc = train_config_model(r->config, &bc, err);
 	if (!rc)
 		rc = blip2_create(&r->model, &bc, err);
+	if (!rc)
+		rc = check_memory(r->model, err);
 	if (rc)
 		return rc;
 	blip2_init_weights(r->model, (uint64_t)r->config->seed);
