@@ -161,21 +161,40 @@ static bool header_matches(const header *h, const header *want)
 	       (h->complete == 1 || (want->boot_id[0] && !memcmp(h->boot_id, want->boot_id, sizeof h->boot_id)));
 }
 
+static bool same_file(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+
+/* Opens and locks the cache at `path`, or an empty file in its place when what is there is another cache. That one is
+ * unlinked, never cut: another run may still have it mapped. *fd_out is the caller's to close, also on failure. */
+static wn_code open_locked(const char *path, const header *want, size_t size, bool *usable, int *fd_out, wn_error *err)
+{
+	for (;;) {
+		struct stat st, named;
+		int fd = *fd_out = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+		if (fd < 0 || flock(fd, LOCK_EX) || fstat(fd, &st))
+			return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
+		const bool current = !stat(path, &named) && same_file(&st, &named); /* else replaced while we waited */
+		header found = {0};
+		*usable = current && (size_t)st.st_size == size && pread(fd, &found, sizeof found, 0) == sizeof found &&
+			  header_matches(&found, want);
+		if (*usable || (current && st.st_size == 0))
+			return WN_OK;
+		if (current && unlink(path))
+			return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
+		close(fd);
+		*fd_out = -1;
+	}
+}
+
 /* Maps `path` with room for everything; a file that is not this cache is started anew. The lock that *fd_out holds makes a
  * second run that shares the cache wait until this one has filled it. */
 static wn_code map_file(image_cache *c, const char *path, const header *want, int *fd_out, wn_error *err)
 {
-	struct stat st;
-	wn_code rc = WN_OK;
-	int fd = *fd_out = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (fd < 0 || flock(fd, LOCK_EX))
-		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
-	header found = {0};
-	bool usable = !fstat(fd, &st) && (size_t)st.st_size == c->map_size && pread(fd, &found, sizeof found, 0) == sizeof found &&
-		      header_matches(&found, want);
-	if (!usable) {
+	bool usable = false;
+	wn_code rc = open_locked(path, want, c->map_size, &usable, fd_out, err);
+	const int fd = *fd_out;
+	if (!rc && !usable) {
 		/* Blocks are reserved now: a full disk is an error here, not a SIGBUS in the middle of decoding. */
-		int e = ftruncate(fd, 0) ? errno : posix_fallocate(fd, 0, (off_t)c->map_size);
+		int e = posix_fallocate(fd, 0, (off_t)c->map_size);
 		if (!e && pwrite(fd, want, sizeof *want, 0) != (ssize_t)sizeof *want)
 			e = errno ? errno : EIO;
 		if (e)

@@ -209,6 +209,28 @@ static void cache_is_reused_resumed_and_rebuilt(void **state)
 	dataset_close(&d);
 }
 
+/* Two runs of different sizes point at one cache file: the second takes the name, the first keeps its pixels. */
+static void a_cache_in_use_is_replaced_not_cut(void **state)
+{
+	dataset d;
+	image_cache first, second;
+	char path[400];
+	snprintf(path, sizeof path, "%s/cache.rgb", dir);
+	read_samples(&d);
+	assert_ok(image_cache_open(&first, path, &d, 24, 2, NULL, NULL, err));
+	assert_ok(image_cache_open(&second, path, &d, 16, 2, NULL, NULL, err));
+	assert_int_equal(second.decoded, d.count);
+	for (size_t i = 0; i < d.count; i++) {
+		uint8_t *want = resized(&d, i, 24);
+		assert_memory_equal(image_cache_at(&first, i), want, 24 * 24 * 3);
+		free(want);
+	}
+	image_cache_close(&first);
+	image_cache_close(&second);
+	assert_int_equal(reopen(path, &d, 16), 0);
+	dataset_close(&d);
+}
+
 static int stop_at_once(void *ctx, size_t done, size_t total) { return 1; }
 
 static void cache_errors_name_the_image(void **state)
@@ -501,6 +523,7 @@ int main(void)
 		IN_DIR(bad_splits_are_refused_with_their_line),
 		IN_DIR(cache_holds_what_the_processor_makes),
 		IN_DIR(cache_is_reused_resumed_and_rebuilt),
+		IN_DIR(a_cache_in_use_is_replaced_not_cut),
 		IN_DIR(cache_errors_name_the_image),
 		cmocka_unit_test(no_augmentation_is_normalising),
 		cmocka_unit_test(augmentation_is_a_function_of_its_key),
