@@ -119,8 +119,8 @@ int cmd_classify(int argc, char **argv)
 	const option_spec options[] = {
 		{"model", OPTION_STRING, &rq.model, "DIR", "model directory with winnow.json", .required = true},
 		{"image", OPTION_STRING, &rq.image, "FILE", "JPEG or PNG", .required = true},
-		{"text", OPTION_STRING, &rq.text, "TEXT", "the ad's copy, UTF-8", .required = true},
-		{"assist", OPTION_STRING, &rq.assist, "TEXT", "assistant details: OCR text, licence numbers, declared industry"},
+		{"text", OPTION_TEXT, &rq.text, "TEXT", "the ad's copy, UTF-8; may be empty", .required = true},
+		{"assist", OPTION_TEXT, &rq.assist, "TEXT", "assistant details: OCR text, licence numbers, declared industry"},
 		{"data-id", OPTION_STRING, &rq.data_id, "ID", "returned in the answer"},
 		{0}};
 	const command_info info = {"classify", "one image and text to the JSON that POST /v1/audit answers",

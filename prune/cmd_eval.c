@@ -219,11 +219,11 @@ int cmd_eval(int argc, char **argv)
 	const option_spec specs[] = {
 		{"model", OPTION_STRING, &model, "DIR", "model directory with winnow.json", .required = true},
 		{"data", OPTION_STRING, &data, "DIR", "imagefolder: DIR/SPLIT/metadata.jsonl", .required = true},
-		{"split", OPTION_STRING, &split, "NAME", "split to use (default test)"},
+		{"split", OPTION_STRING, &split, "NAME", "split to use"},
 		{"json", OPTION_FLAG, &json, NULL, "print JSON"},
-		{"limit", OPTION_INT, &limit, "N", "the first N samples only", .min = 0, .max = 1e9},
-		{"batch", OPTION_INT, &batch, "N", "ads a forward (default 1: latency as a request sees it)", .min = 1, .max = 256},
-		{"threads", OPTION_INT, &threads, "N", "OpenMP threads (default: all processors)", .min = 0, .max = 256},
+		{"limit", OPTION_INT, &limit, "N", "the first N samples only; 0: all", .min = 0, .max = 1e9},
+		{"batch", OPTION_INT, &batch, "N", "ads a forward; 1 times them as requests come", .min = 1, .max = 256},
+		{"threads", OPTION_INT, &threads, "N", "OpenMP threads; 0: all processors", .min = 0, .max = 256},
 		{0}};
 	const command_info info = {"eval", "accuracy, F1, calibration and latency on a data set",
 				   "winnow-prune eval --model runs/teacher/best --data data/synmaad\n"

@@ -11,6 +11,16 @@ typedef struct command {
 	const char *summary;
 } command;
 
+/* What a command printed has to arrive: a full disk or a closed pipe behind standard output is a failure of the command. */
+static int finish(const char *name, int rc)
+{
+	if ((fflush(stdout) || ferror(stdout)) && rc == EXIT_DONE) {
+		fprintf(stderr, "winnow-prune %s: cannot write standard output\n", name);
+		return EXIT_FAILED;
+	}
+	return rc;
+}
+
 static void usage(FILE *f, const command *commands, size_t n)
 {
 	fprintf(f, "winnow-prune: train, compress and inspect BLIP-2-class models on CPU\n\n"
@@ -45,7 +55,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < n; i++)
 		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+			return finish(commands[i].name, commands[i].run(argc - 1, argv + 1));
 	fprintf(stderr, "winnow-prune: unknown command \"%.60s\" (try --help)\n", argv[1]);
 	return EXIT_USAGE;
 }

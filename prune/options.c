@@ -69,7 +69,8 @@ static bool store(const command_info *info, const option_spec *o, const char *va
 		*(bool *)o->target = true;
 		return true;
 	case OPTION_STRING:
-		if (*value) {
+	case OPTION_TEXT:
+		if (*value || o->kind == OPTION_TEXT) {
 			*(const char **)o->target = value;
 			return true;
 		}

@@ -25,7 +25,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 typedef enum option_kind {
 	OPTION_FLAG,   /* target bool *: set to true */
-	OPTION_STRING, /* target const char **: points into argv */
+	OPTION_STRING, /* target const char **: points into argv; "" is refused */
+	OPTION_TEXT,   /* the same, and "" is a value: an ad may have no words */
 	OPTION_INT,    /* target int *, checked against [min, max] */
 	OPTION_DOUBLE, /* target double *, finite, checked against [min, max] */
 	OPTION_CHOICE  /* target const char **: one of the words of `choices` */
@@ -37,7 +38,7 @@ typedef struct option_spec {
 	void *target;     /* holds the default before the parse */
 	const char *value_name; /* for --help; NULL for flags */
 	const char *help;
-	bool required;    /* OPTION_STRING and OPTION_CHOICE only */
+	bool required;    /* OPTION_STRING, OPTION_TEXT and OPTION_CHOICE only */
 	double min, max;  /* both 0: any value */
 	const char *choices; /* "f32 bf16 int8" */
 } option_spec;
