@@ -133,6 +133,7 @@ static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *
 	return rc;
 }
 
+/* Without a gradient AdamW moves a parameter only by its weight decay and by what is left of its first moment. */
 static void drop_image_gradients(trainer *t)
 {
 	for (size_t i = 0; i < blip2_num_params(t->run->model); i++) {
