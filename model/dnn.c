@@ -75,7 +75,10 @@ static void table_free(void *p)
 
 /* Tables end with their threads. The main thread's is left to the end of the process: exit() runs the destructors of
  * oneDNN's own statics, some before any handler of ours, and a primitive must not be destroyed after them. */
-static void table_key_create(void) { check(pthread_key_create(&table_key, table_free) ? dnnl_out_of_memory : dnnl_success, "table key"); }
+static void table_key_create(void)
+{
+	check(pthread_key_create(&table_key, table_free) ? dnnl_out_of_memory : dnnl_success, "table key");
+}
 
 static gemm_table *this_table(void)
 {

@@ -141,7 +141,8 @@ static wn_code check_phases(const train_config *c, wn_error *err)
 			return wn_fail(err, WN_INVALID, "%s.micro_batch: found %d, expected at most batch_size = %d", TASK_NAMES[t],
 				       p->micro_batch, p->batch_size);
 		if (p->vision_first_steps && c->modalities == MODALITIES_TEXT)
-			return wn_fail(err, WN_INVALID, "%s.vision_first_steps: found %lld, expected 0 with modalities: text (every image is blank)",
+			return wn_fail(err, WN_INVALID,
+				       "%s.vision_first_steps: found %lld, expected 0 with modalities: text (every image is blank)",
 				       TASK_NAMES[t], (long long)p->vision_first_steps);
 		wn_code rc = p->steps ? train_config_stretches(c, (task)t, p->steps, err) : WN_OK;
 		if (rc)
