@@ -50,7 +50,7 @@ static double gelu(double x) { return 0.5 * x * (1 + erf(x / sqrt(2.0))); }
 
 static void check_layer_norm(const ops_table *t, size_t d)
 {
-	float x[MAX_ROWS * MAX_COLS], g[MAX_COLS], b[MAX_COLS], out[MAX_ROWS * MAX_COLS], mean[MAX_ROWS], rstd[MAX_ROWS];
+	float x[MAX_ROWS * MAX_COLS] = {0}, g[MAX_COLS] = {0}, b[MAX_COLS] = {0}, out[MAX_ROWS * MAX_COLS], mean[MAX_ROWS], rstd[MAX_ROWS];
 	fill(x, MAX_ROWS * d, -3, 5);
 	fill(g, d, -1, 1);
 	fill(b, d, -1, 1);
