@@ -1,7 +1,8 @@
 /* dnn.c: see dnn.h.
  *
  * f32 products go through oneDNN's sgemm, which needs no state. bf16 products are matmul primitives: each thread keeps its
- * own small hash table of them, so executing one takes no lock and shares no scratchpad. */
+ * own small hash table of them, so executing one takes no lock and shares no scratchpad. What oneDNN cannot do in bf16 is
+ * done in f32. */
 #include "model/dnn.h"
 
 #include <pthread.h>
@@ -180,11 +181,46 @@ static gemm_entry *find_gemm(gemm_table *t, const gemm_key *k)
 	}
 }
 
+static float *widened(const uint16_t *v, int64_t rows, int64_t cols, int64_t ld)
+{
+	float *out = malloc((size_t)(rows * cols) * sizeof *out);
+	check(out ? dnnl_success : dnnl_out_of_memory, "operands");
+	for (int64_t r = 0; r < rows; r++)
+		for (int64_t c = 0; c < cols; c++) {
+			uint32_t bits = (uint32_t)v[r * ld + c] << 16;
+			memcpy(&out[r * cols + c], &bits, sizeof bits);
+		}
+	return out;
+}
+
+/* The same numbers the long way: bf16 operands are exact in f32. */
+static void gemm_in_f32(const gemm_key *k, const uint16_t *a, const uint16_t *b, float beta, float *c)
+{
+	bool trans_a = k->flags & 1, trans_b = k->flags & 2;
+	int64_t a_cols = trans_a ? k->m : k->k, b_cols = trans_b ? k->k : k->n;
+	float *wide_a = widened(a, trans_a ? k->k : k->m, a_cols, k->lda);
+	float *wide_b = widened(b, trans_b ? k->n : k->k, b_cols, k->ldb);
+	dnn_sgemm(trans_a, trans_b, k->m, k->n, k->k, 1, wide_a, a_cols, wide_b, b_cols, beta, c, k->ldc);
+	free(wide_a);
+	free(wide_b);
+}
+
+/* oneDNN 3 has no bf16 matmul below AVX-512, and 3.7 computes nonsense for a vector whose elements are not side by side. */
+static bool needs_f32(const gemm_key *k)
+{
+	bool a_is_strided = (k->flags & 1) && k->lda > 1, b_is_strided = !(k->flags & 2) && k->ldb > 1;
+	return !dnn_has_bf16() || (k->m == 1 && a_is_strided) || (k->n == 1 && (b_is_strided || k->ldc > 1));
+}
+
 void dnn_gemm_bf16(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
                    int64_t ldb, float beta, float *c, int64_t ldc)
 {
-	gemm_table *t = this_table();
 	gemm_key key = {m, n, k, lda, ldb, ldc, (int64_t)trans_a | (int64_t)trans_b << 1 | (int64_t)(beta != 0) << 2};
+	if (needs_f32(&key)) {
+		gemm_in_f32(&key, a, b, beta, c);
+		return;
+	}
+	gemm_table *t = this_table();
 	gemm_entry *e = find_gemm(t, &key);
 	check(dnnl_memory_set_data_handle(e->a, (void *)(uintptr_t)a), "data handle");
 	check(dnnl_memory_set_data_handle(e->b, (void *)(uintptr_t)b), "data handle");
