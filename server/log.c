@@ -79,7 +79,7 @@ static bool write_line(access_log *log, const char *line)
 	size_t len = strlen(line);
 	while (len > 0) {
 		struct pollfd p = {.fd = log->fd, .events = POLLOUT};
-		int ready = poll(&p, 1, 100);
+		int ready = poll(&p, 1, atomic_load(&log->give_up) ? 0 : 100);
 		if (ready == 0 || (ready < 0 && errno == EINTR)) {
 			if (atomic_load(&log->give_up))
 				return false;

@@ -107,9 +107,9 @@ static void observe(histogram *h, int64_t ns)
 void metrics_count_request(metrics *m, const request *r, int is_audit)
 {
 	atomic_fetch_add_explicit(&m->by_status[reason_status(r->outcome)], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&m->by_reason[r->outcome], 1, memory_order_relaxed);
 	if (!is_audit)
 		return;
+	atomic_fetch_add_explicit(&m->by_reason[r->outcome], 1, memory_order_relaxed);
 	for (int s = 0; s < STAGE_COUNT; s++)
 		if (r->stage_ns[s] > 0)
 			observe(&m->stages[s], r->stage_ns[s]);
@@ -205,7 +205,7 @@ static void put_requests(FILE *f, metrics *m)
 	for (int code = 0; code < MAX_STATUS; code++)
 		if (code == 200 || get(&m->by_status[code]) > 0)
 			fprintf(f, "winnow_requests_total{code=\"%d\"} %llu\n", code, get(&m->by_status[code]));
-	head(f, "winnow_sheds_total", "counter", "Audits given up before an answer was computed, by reason.");
+	head(f, "winnow_sheds_total", "counter", "Audits refused or given up for lack of time or room, or because the client left, by reason.");
 	for (int r = 0; r < REASON_COUNT; r++)
 		if (is_shed((reason)r))
 			fprintf(f, "winnow_sheds_total{reason=\"%s\"} %llu\n", reason_name((reason)r),
