@@ -1,8 +1,8 @@
 /* audit_json.c: the JSON form of POST /v1/audit: {"image": base64, "text": …, "assist"?, "data_id"?, "model"?}.
  *
- * jansson does the parsing; what it leaves open is closed before it runs: nesting depth (its parser recurses), UTF-8
- * (so that broken text is told from broken JSON), duplicate keys. base64 is RFC 4648 section 4 with padding and nothing
- * else. */
+ * jansson does the parsing; what it leaves open is closed before it runs: nesting depth (its parser recurses), the number
+ * of values (three bytes of body, "{},", become hundreds of bytes of its objects, beyond any budget), UTF-8 (so that
+ * broken text is told from broken JSON), duplicate keys. base64 is RFC 4648 section 4 with padding and nothing else. */
 #include <string.h>
 
 #include <jansson.h>
@@ -11,10 +11,14 @@
 #include "model/pretokenize.h"
 #include "server/fields.h"
 
-/* Deepest nesting of brackets outside strings; malformed JSON may give any number, and is refused later. */
-static int nesting_depth(const unsigned char *s, size_t len)
+#define MAX_VALUES 64 /* five fields are known; the rest is room for a helpful message about one that is not */
+
+/* Deepest nesting of brackets outside strings, and at least the number of values that the parser can make of s, itself
+ * included; malformed JSON may give any number, and is refused later. */
+static int nesting_depth(const unsigned char *s, size_t len, size_t *values)
 {
 	int depth = 0, deepest = 0;
+	*values = 1;
 	for (size_t i = 0; i < len; i++) {
 		if (s[i] == '"') {
 			for (i++; i < len && s[i] != '"'; i++)
@@ -23,8 +27,11 @@ static int nesting_depth(const unsigned char *s, size_t len)
 		} else if (s[i] == '{' || s[i] == '[') {
 			depth++;
 			deepest = depth > deepest ? depth : deepest;
+			++*values; /* the first inside */
 		} else if (s[i] == '}' || s[i] == ']') {
 			depth--;
+		} else if (s[i] == ',') {
+			++*values;
 		}
 	}
 	return deepest;
@@ -79,10 +86,13 @@ reason fields_parse_json(request *r, const field_limits *limits)
 	size_t valid = utf8_valid_prefix((const char *)r->body.data, r->body.len);
 	if (valid != r->body.len)
 		return request_fail(r, REASON_INVALID_UTF8, "the JSON body has invalid UTF-8 at byte %zu", valid);
-	int depth = nesting_depth(r->body.data, r->body.len);
+	size_t values;
+	int depth = nesting_depth(r->body.data, r->body.len, &values);
 	if (depth > limits->json_depth)
 		return request_fail(r, REASON_BAD_JSON, "found nesting of depth %d, expected at most %d", depth,
 				    limits->json_depth);
+	if (values > MAX_VALUES)
+		return request_fail(r, REASON_BAD_JSON, "found %zu values, expected at most %d", values, MAX_VALUES);
 	json_error_t je;
 	json_t *root = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &je);
 	if (!root && json_error_code(&je) == json_error_duplicate_key)

@@ -197,6 +197,17 @@ static void malformed_json_is_refused(void **state)
 	JSON("[]", REASON_BAD_JSON, "found something else than an object, expected {\"image\": …, \"text\": …}");
 	JSON("{} x", REASON_BAD_JSON, NULL);
 	JSON("{'text':1}", REASON_BAD_JSON, "line 1, column 2: not valid JSON");
+	/* 300 small objects; commas and brackets inside strings do not count. */
+	char many[2048] = "{\"image\": [";
+	for (int i = 0; i < 300; i++)
+		strcat(many, i ? ",{}" : "{}");
+	strcat(many, "]}");
+	expect("application/json", many, strlen(many), REASON_BAD_JSON, "found 602 values, expected at most 64");
+	strcpy(many, "{\"image\": \"SU1H\", \"data_id\": \"");
+	for (int i = 0; i < 20; i++)
+		strcat(many, ",[{,[{");
+	strcat(many, "\", \"text\": \"\"}");
+	expect("application/json", many, strlen(many), REASON_OK, NULL);
 	JSON("[[[[1]]]]", REASON_BAD_JSON, "found nesting of depth 4, expected at most 3");
 	JSON("{\"text\":\"[[[[[[ \\\" ]]]\"}", REASON_MISSING_FIELD, NULL); /* brackets in strings are text */
 	JSON("{\"text\":\"a\",\"text\":\"b\"}", REASON_DUPLICATE_FIELD, NULL);
