@@ -20,10 +20,10 @@
 bool connection_step(connection *c, phase from, phase to)
 {
 	int expected = from;
-	if (!atomic_compare_exchange_strong(&c->phase, &expected, to))
-		return false;
+	/* The time goes first: the watcher must never see a new phase with the age of the one before it. A step that loses
+	 * only makes a connection that is being given up look younger. */
 	atomic_store(&c->since_ns, monotonic_ns());
-	return true;
+	return atomic_compare_exchange_strong(&c->phase, &expected, to);
 }
 
 /* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly.
@@ -52,8 +52,9 @@ static void send_timeout(connection *c)
 static void check_connection(connection *c, int64_t now)
 {
 	const server_config *config = c->http->opt.config;
+	int seen = atomic_load(&c->phase); /* before since_ns: see connection_step */
 	int64_t waited = now - atomic_load(&c->since_ns);
-	switch (atomic_load(&c->phase)) {
+	switch (seen) {
 	case PHASE_AWAITING:
 		/* An idle kept-alive connection is the library's business; this bound is for headers that never end. */
 		if (waited > config->idle_timeout_ns + config->receive_timeout_ns &&
