@@ -81,6 +81,8 @@ static enum MHD_Result send_answer(connection *c, request *r)
 	if (!response)
 		return MHD_NO;
 	r->answer = NULL;
+	if (strcmp(r->method, "HEAD") == 0)
+		r->answer_len = 0; /* the library sends the headers only: this is for the log */
 	int status = reason_status(r->outcome);
 	MHD_add_response_header(response, "Content-Type", r->answer_type);
 	MHD_add_response_header(response, "Cache-Control", "no-store");

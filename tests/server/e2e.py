@@ -342,6 +342,7 @@ def test_management_endpoints_and_metrics():
         same(get("/v2/health/live"), {"live": True}, "live")
         same(get("/v2/health/ready"), {"ready": True}, "ready")
         same(get("/v2/health/ready", method="HEAD"), b"", "HEAD")
+        wait_for(lambda: [line["bytes_out"] for line in server.access_log() if line["method"] == "HEAD"] == [0], what="HEAD's log line")
         m = get("/v2/models/tiny")
         same((m["name"], m["versions"], m["inputs"][0]["name"]), ("tiny", ["2"], "image"), "model")
         same(len(m["parameters"]["labels"]), 5, "labels")
