@@ -10,10 +10,10 @@
 
 #include "base/file.h"
 #include "model/classifier.h"
+#include "model/omp_policy.h"
 #include "prune/commands.h"
 #include "prune/dataset.h"
 #include "prune/metrics.h"
-#include "prune/omp_policy.h"
 #include "prune/options.h"
 #include "prune/progress.h"
 #include "prune/train_config.h"

@@ -7,8 +7,8 @@
 
 #include <omp.h>
 
+#include "model/omp_policy.h"
 #include "prune/commands.h"
-#include "prune/omp_policy.h"
 #include "prune/options.h"
 #include "prune/trainer.h"
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/omp_policy.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -175,6 +176,8 @@ int main(int argc, char **argv)
 			puts("winnow-serve " WINNOW_VERSION);
 		return EXIT_DONE;
 	}
+	if (!a.print && !a.check)
+		omp_spin_briefly(); /* may start this program again: before anything is read */
 	if (load_config(&c, &a, &err) != WN_OK) {
 		fprintf(stderr, "winnow-serve: %s\n", err.message);
 		config_free(&SERVER_CONFIG_SCHEMA, &c);

@@ -54,7 +54,7 @@ class Server:
         self.expect_exit = expect_exit
         # Read through their names: a descriptor shared with the server would share its write position too.
         self.output = tempfile.mkdtemp(dir=WORK)
-        environment = dict(os.environ, **(env or {}))
+        environment = {k: v for k, v in dict(os.environ, **(env or {})).items() if v is not None}
         with open(os.path.join(self.output, "stdout"), "ab") as out, open(os.path.join(self.output, "stderr"), "ab") as err:
             self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         self.port = None
@@ -651,6 +651,23 @@ def test_drain_is_bounded():
         check(time.monotonic() - start < 10 * SLOW)
         thread.join()
         check({r[0] for r in results} <= {200, 503} and 503 in {r[0] for r in results}, [r[0] for r in results])
+
+
+def test_openmp_threads_spin_briefly():
+    """The server executes itself once for it, which must not show: same process, same name, same arguments."""
+    def variables(server):
+        lines = read_file("/proc", str(server.process.pid), "environ").split(b"\0")
+        return {line for line in lines if line.startswith((b"OMP_", b"GOMP_"))}
+
+    unset = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+    with Server(env=unset) as server:
+        same(variables(server), {b"GOMP_SPINCOUNT=2000"}, "variables")
+        same(read_file("/proc", str(server.process.pid), "comm"), b"winnow-serve\n", "process name")
+        same(server.audit(good_image(), headers={"X-Deadline-Ms": "50000"})[0], 200, "an audit")
+    for chosen in ("OMP_WAIT_POLICY=active", "GOMP_SPINCOUNT=0"):
+        name, value = chosen.split("=")
+        with Server(env={**unset, name: value}) as server:
+            same(variables(server), {chosen.encode()}, "the operator's choice")
 
 
 def test_second_signal_exits_at_once():

@@ -1,0 +1,19 @@
+/* omp_policy.h: how long OpenMP's threads spin while they wait for each other.
+ *
+ * libgomp reads its variables in a constructor, before main: only a new program image sees a change. So these functions
+ * put the variable into the environment and execute this program again, once: same process id, same arguments, same open
+ * files. Call them first thing in main's work, before anything is read (a pipe cannot be read twice) and before any thread
+ * or parallel region. They return when the user has chosen (OMP_WAIT_POLICY or GOMP_SPINCOUNT is
+ * set), when it is done, or when there is no way to do it. */
+#ifndef WINNOW_MODEL_OMP_POLICY_H
+#define WINNOW_MODEL_OMP_POLICY_H
+
+/* OMP_WAIT_POLICY=passive: waiting threads sleep at once. For long jobs that share their processors. */
+void omp_wait_passively(void);
+
+/* GOMP_SPINCOUNT: waiting threads spin for about 0.1 ms, then sleep. For short runs: the parallel regions of one run
+ * follow each other within microseconds and meet threads that are awake, while a thread whose processor somebody else
+ * holds costs its waiting team little. libgomp's own default is milliseconds. */
+void omp_spin_briefly(void);
+
+#endif
