@@ -62,6 +62,8 @@ void adamw_step(adamw *a, float *weights, const float *grads, double lr, float g
 	const float step_size = (float)(lr / bias1), keep = (float)(1.0 - lr * a->opt.weight_decay);
 	for (size_t i = 0; i < a->num_segments; i++) {
 		const adamw_segment *s = &a->segments[i];
+		if (s->frozen)
+			continue;
 		float *restrict p = weights + s->offset;
 		const float *restrict g = grads + s->offset;
 		float *restrict m = a->exp_avg + s->offset;

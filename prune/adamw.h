@@ -23,6 +23,7 @@ typedef struct adamw_options {
 typedef struct adamw_segment {
 	size_t offset, count; /* floats in the flat buffer */
 	bool decay;
+	bool frozen; /* takes no part in a step: neither decay nor moments, as a parameter without .grad in torch */
 } adamw_segment;
 
 typedef struct adamw {
@@ -39,6 +40,8 @@ typedef struct adamw {
 wn_code adamw_open(adamw *a, const adamw_options *opt, size_t count, const adamw_segment *segments, size_t num_segments,
 		   wn_error *err);
 void adamw_close(adamw *a);
+/* Freezes or thaws the i-th segment given to adamw_open, from the next step on. */
+static inline void adamw_freeze(adamw *a, size_t i, bool frozen) { a->segments[i].frozen = frozen; }
 /* Forgets the moments and the step count. */
 void adamw_reset(adamw *a);
 

@@ -133,12 +133,29 @@ static wn_code accumulate(trainer *t, int label_tokens, double sums[3], double *
 	return rc;
 }
 
-/* Without a gradient AdamW moves a parameter only by its weight decay and by what is left of its first moment. */
-static void drop_image_gradients(trainer *t)
+/* Does p learn in this step? The short way of vision first ends in language_projection, final_layer_norm and the embedding. */
+static bool learns(const trainer *t, const param *p)
+{
+	if (only_text_learns(t))
+		return p->component == COMPONENT_TEXT;
+	if (!only_vision_learns(t))
+		return true;
+	static const char *const ends[] = {"language_projection.", "language_model.model.decoder.final_layer_norm.",
+					   "language_model.model.decoder.embed_tokens."};
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+		if (!strncmp(p->name, ends[i], strlen(ends[i])))
+			return true;
+	return p->component == COMPONENT_VISION;
+}
+
+/* What does not learn in this step neither counts in the gradient's norm nor moves. */
+static void freeze_the_rest(trainer *t)
 {
 	for (size_t i = 0; i < blip2_num_params(t->run->model); i++) {
 		const param *p = blip2_param(t->run->model, i);
-		if (p->component != COMPONENT_TEXT)
+		const bool frozen = !learns(t, p);
+		adamw_freeze(&t->adamw, i, frozen);
+		if (frozen)
 			zero_floats(t->grads + p->offset, p->count);
 	}
 }
@@ -158,8 +175,7 @@ static wn_code train_step(trainer *t, step_result *out, wn_error *err)
 		rc = red->sum_doubles(red->ctx, sums, 3, err);
 	if (rc)
 		return rc;
-	if (only_text_learns(t))
-		drop_image_gradients(t);
+	freeze_the_rest(t);
 	out->loss = sums[0] / sums[2];
 	out->token_accuracy = sums[1] / sums[2];
 	out->grad_norm = grad_norm(t->grads, count);

@@ -171,9 +171,37 @@ static void quantiles_equal_numpy(void **state)
 	assert_true(metrics_quantile(NULL, 0, 0.5) == 0);
 }
 
+/* A frozen segment keeps weights and moments bit for bit; thawed, it moves again. */
+static void frozen_segments_do_not_move(void **state)
+{
+	(void)state;
+	wn_error err = {0};
+	const adamw_options opt = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.1};
+	const adamw_segment segments[] = {{.offset = 0, .count = 4, .decay = true}, {.offset = 16, .count = 4, .decay = true}};
+	float w[32], g[32], before[4];
+	adamw a = {0};
+	assert_int_equal(adamw_open(&a, &opt, 32, segments, 2, &err), WN_OK);
+	for (int i = 0; i < 32; i++) {
+		w[i] = 1.0f + (float)i;
+		g[i] = 0.5f;
+	}
+	adamw_step(&a, w, g, 0.1, 1);
+	memcpy(before, w + 16, sizeof before);
+	const float moment = a.exp_avg[16];
+	adamw_freeze(&a, 1, true);
+	adamw_step(&a, w, g, 0.1, 1);
+	assert_memory_equal(before, w + 16, sizeof before);
+	assert_true(a.exp_avg[16] == moment);
+	adamw_freeze(&a, 1, false);
+	adamw_step(&a, w, g, 0.1, 1);
+	assert_true(w[16] < before[0]);
+	adamw_close(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(frozen_segments_do_not_move),
 		cmocka_unit_test(adamw_equals_torch),          cmocka_unit_test(adamw_refuses_segments_outside),
 		cmocka_unit_test(threads_do_not_change_bits),  cmocka_unit_test(schedule_equals_transformers),
 		cmocka_unit_test(metrics_equal_hand_counts),   cmocka_unit_test(quantiles_equal_numpy),
