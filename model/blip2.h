@@ -97,10 +97,10 @@ wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, floa
 /* Vision first: the vision stack alone learns to name the image, without Q-Former and language blocks in between. The mean
  * of its output rows goes through language_projection and final_layer_norm to the tied embedding, and the loss is the
  * cross-entropy of each sample's first label. It adds no parameters, and a vision stack that starts from random weights
- * learns several times faster than behind a Q-Former that has learned nothing yet (BLIP-2 itself starts from a trained one).
+ * learns much faster than behind a Q-Former that has learned nothing yet (BLIP-2 itself starts from a trained one).
  * Needs vision and Q-Former of one hidden width (else WN_UNSUPPORTED), a training session with use_vision, and labels.
  * kept[num_kept], ascending grid indices, shows the stack only those patches of every image (NULL: all): half of them cost
- * half, and teach nearly as much (patch dropout). Same results and conventions as blip2_forward followed by blip2_backward. */
+ * half (patch dropout; docs/results.md has what was measured). Same results and conventions as blip2_forward followed by blip2_backward. */
 wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t *kept, int num_kept, float scale, float *grads, float *loss, int *correct, int *total,
                            wn_error *err);
 
