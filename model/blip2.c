@@ -59,15 +59,18 @@ static bool lay_out_backward(blip2_session *s, arena *a, int n, int vision_rows,
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+/* Rows of logits that are made at a time. */
+static size_t logit_rows(const blip2_session_options *o) { return larger(LOGIT_CHUNK, (size_t)o->max_loss_rows); }
+
 /* Floats of the largest operand of any layer: what bf16 rounds into scratch. */
-static size_t largest_operand(const blip2 *m, int n, int vision_rows, int queries, int len)
+static size_t largest_operand(const blip2 *m, int n, int vision_rows, int queries, int len, size_t logits)
 {
 	const blip2_config *c = &m->config;
 	struct {
 		const stack *stack;
 		int len;
 	} each[] = {{&m->vision, vision_rows}, {&m->qformer, queries}, {&m->text, len}};
-	size_t most = (size_t)LOGIT_CHUNK * larger((size_t)c->vocab_size, (size_t)m->text.hidden);
+	size_t most = logits * larger((size_t)c->vocab_size, (size_t)m->text.hidden);
 	most = larger(most, (size_t)n * (size_t)queries * larger((size_t)m->qformer.hidden, (size_t)m->text.hidden));
 	most = larger(most, (size_t)n * (size_t)vision_rows * (size_t)m->vision.hidden);
 	most = larger(most, (size_t)n * (size_t)vision_rows * 3 * (size_t)c->patch_size * (size_t)c->patch_size);
@@ -91,23 +94,24 @@ static bool lay_out(blip2_session *s, arena *a)
 	size_t dv = (size_t)m->vision.hidden, dq = (size_t)m->qformer.hidden, dt = (size_t)m->text.hidden;
 	size_t prows = (size_t)n * (size_t)patches, vrows = prows + (size_t)n, qrows = (size_t)n * (size_t)queries;
 	size_t trows = (size_t)n * (size_t)len, token_count = (size_t)n * (size_t)s->opt.max_text_len;
-	bool training = s->opt.training;
+	const size_t logits = logit_rows(&s->opt);
+	const bool training = s->opt.training, keep = training || s->opt.keep_hidden;
 
 	bool ok = arena_floats(a, &s->patches, prows, 3 * (size_t)c->patch_size * (size_t)c->patch_size) &&
 	          arena_floats(a, &s->embedded, prows, dv) && arena_floats(a, &s->vision_x, vrows, dv) &&
-	          stack_state_alloc(&s->vision, a, &m->vision, n, 1 + patches, 0, training) &&
+	          stack_state_alloc(&s->vision, a, &m->vision, n, 1 + patches, 0, keep) &&
 	          take_norm(&s->vision_norm, a, vrows, dv) && take_norm(&s->query_norm, a, (size_t)queries, dq) &&
 	          arena_floats(a, &s->query_x, qrows, dq) &&
-	          stack_state_alloc(&s->qformer, a, &m->qformer, n, queries, 1 + patches, training) &&
+	          stack_state_alloc(&s->qformer, a, &m->qformer, n, queries, 1 + patches, keep) &&
 	          arena_floats(a, &s->projected, qrows, dt) && arena_floats(a, &s->text_x, trows, dt) &&
-	          stack_state_alloc(&s->text, a, &m->text, n, len, 0, training) && take_norm(&s->text_norm, a, trows, dt) &&
-	          arena_floats(a, &s->mask, trows, (size_t)len) && arena_floats(a, &s->logit_in, LOGIT_CHUNK, dt) &&
-	          arena_floats(a, &s->logit_d, LOGIT_CHUNK, dt) && arena_floats(a, &s->logits, LOGIT_CHUNK, (size_t)c->vocab_size);
+	          stack_state_alloc(&s->text, a, &m->text, n, len, 0, keep) && take_norm(&s->text_norm, a, trows, dt) &&
+	          arena_floats(a, &s->mask, trows, (size_t)len) && arena_floats(a, &s->logit_in, logits, dt) &&
+	          arena_floats(a, &s->logit_d, logits, dt) && arena_floats(a, &s->logits, logits, (size_t)c->vocab_size);
 	ok = ok && (s->positions = arena_alloc(a, trows * sizeof *s->positions)) &&
 	     (s->rows = arena_alloc(a, token_count * sizeof *s->rows)) &&
 	     (s->targets = arena_alloc(a, token_count * sizeof *s->targets));
 	if (ok && s->opt.bf16) {
-		size_t operand = largest_operand(m, n, 1 + patches, queries, len);
+		size_t operand = largest_operand(m, n, 1 + patches, queries, len, logits);
 		s->cx.shadow = arena_alloc(a, m->weights_count * sizeof *s->cx.shadow);
 		s->cx.x16 = arena_alloc(a, operand * sizeof *s->cx.x16);
 		s->cx.dy16 = arena_alloc(a, operand * sizeof *s->cx.dy16);
@@ -126,6 +130,8 @@ wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_sess
 	if (opt->max_text_len > room)
 		return wn_fail(err, WN_TOO_LARGE, "%d queries and %d text tokens exceed max_position_embeddings %d",
 		               m->config.num_query_tokens, opt->max_text_len, positions);
+	if (opt->max_loss_rows < 0 || (int64_t)opt->max_loss_rows > (int64_t)opt->max_batch * (m->config.num_query_tokens + opt->max_text_len))
+		return wn_fail(err, WN_INVALID, "max_loss_rows: found %d, more than a batch has", opt->max_loss_rows);
 	/* Rows are counted in int32_t: logits' rows, labels, patches. */
 	const int64_t patches = 1 + (int64_t)blip2_num_patches(&m->config), len = m->config.num_query_tokens + opt->max_text_len;
 	if (opt->max_batch * (patches > len ? patches : len) > INT32_MAX)
@@ -320,6 +326,28 @@ wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
 	qformer_forward(s);
 	text_forward(s, b);
 	return WN_OK;
+}
+
+blip2_block_view blip2_view_block(const blip2_session *s, component which, int index)
+{
+	const blip2 *m = s->m;
+	const stack *stacks[] = {&m->vision, &m->qformer, &m->text};
+	const stack_state *states[] = {&s->vision, &s->qformer, &s->text};
+	const int lens[] = {1 + s->patches_seen, m->config.num_query_tokens, s->len};
+	const bool cross = stacks[which]->blocks[index].cross.num_heads > 0;
+	const block_state *st = &states[which]->states[index];
+	return (blip2_block_view){
+		.rows = (size_t)s->n * (size_t)lens[which],
+		.input = states[which]->inputs[index],
+		.output = states[which]->inputs[index + 1],
+		.ffn = st->act,
+		.self_qkv = st->self.qkv,
+		.self_context = st->self.context,
+		.cross_q = cross ? st->cross.qkv : NULL,
+		.cross_kv = cross ? st->cross.kv : NULL,
+		.cross_context = cross ? st->cross.context : NULL,
+		.encoder_rows = cross ? (size_t)s->n * (size_t)(1 + s->patches_seen) : 0,
+	};
 }
 
 const float *blip2_vision_hidden(const blip2_session *s) { return s->vision_norm.out; }

@@ -23,11 +23,30 @@ typedef struct blip2 blip2;
 
 typedef enum component { COMPONENT_VISION, COMPONENT_QFORMER, COMPONENT_TEXT } component;
 
+/* What one axis of a parameter runs over. Removing an index of such a space from a model means removing it from every axis
+ * that runs over it: structured pruning is written over axes, never over names. FFN, self and cross are each block's own. */
+typedef enum axis {
+	AXIS_FIXED,          /* pixels, positions, the vocabulary */
+	AXIS_VISION_HIDDEN,
+	AXIS_QFORMER_HIDDEN,
+	AXIS_TEXT_HIDDEN,
+	AXIS_QUERY,          /* query tokens */
+	AXIS_FFN,            /* FFN neurons */
+	AXIS_SELF_QK,        /* heads * head_dim, as queries and keys count it: head h's dims are h*head_dim .. */
+	AXIS_SELF_V,         /* heads * head_dim, as values and the output projection count it */
+	AXIS_SELF_QKV,       /* two thirds AXIS_SELF_QK (q, then k), one third AXIS_SELF_V */
+	AXIS_CROSS_QK,
+	AXIS_CROSS_V,
+} axis;
+
 typedef struct param {
 	char name[112];   /* Hugging Face's tensor name */
 	component component;
+	int block;        /* index in the component's stack; -1: outside of the blocks */
+	int role;         /* numbers the parameters of one block (or all outside): the same in every block of a kind */
 	int rank;
 	int64_t shape[4];
+	axis axes[4];
 	size_t offset;    /* floats from the start of the flat buffer */
 	size_t count;     /* floats */
 	bool decay;       /* AdamW decays it: a matrix, not a bias, norm, position or token */
@@ -46,6 +65,7 @@ const blip2_config *blip2_get_config(const blip2 *m);
 size_t blip2_num_params(const blip2 *m);                 /* tensors */
 const param *blip2_param(const blip2 *m, size_t i);
 const param *blip2_find_param(const blip2 *m, const char *name); /* NULL when absent */
+const param *blip2_find_role(const blip2 *m, component which, int index, int role); /* NULL when absent */
 float *blip2_weights(blip2 *m);                          /* the flat buffer, owned by m */
 size_t blip2_weights_count(const blip2 *m);              /* floats in it (each parameter starts 64-byte aligned) */
 size_t blip2_parameter_count(const blip2 *m);            /* parameters proper, without alignment gaps */
@@ -72,9 +92,11 @@ typedef struct blip2_session_options {
 	int max_text_len;   /* T */
 	bool training;      /* keep what the backward needs */
 	bool use_vision;    /* false: queries see no image (a text-only baseline); default true via blip2_session_defaults */
+	bool keep_hidden;   /* keep every block's state for blip2_view_block; a training session does anyway */
+	int max_loss_rows;  /* training: rows of logits that a blip2_loss may read */
 	bool bf16;          /* matrix products in bf16 with f32 sums (compute.h): faster where the CPU has bf16 instructions */
 } blip2_session_options;
-blip2_session_options blip2_session_defaults(void); /* {1, 64, false, true, false} */
+blip2_session_options blip2_session_defaults(void); /* {.max_batch = 1, .max_text_len = 64, .use_vision = true} */
 
 wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_session_options *opt, wn_error *err);
 void blip2_session_close(blip2_session **s);
@@ -93,6 +115,36 @@ void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, flo
  * each parameter's gradient to grads (flat, blip2_weights_count floats). *loss gets the unscaled mean; *correct (may be NULL)
  * the number of label tokens whose logit was the largest, *total how many there were. */
 wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total, wn_error *err);
+
+/* What a block computed in the last forward; NULL where it has no such part. rows = n * (rows a sample). Valid until the
+ * next forward of a training or keep_hidden session. */
+typedef struct blip2_block_view {
+	size_t rows;
+	const float *input, *output; /* [rows][hidden] */
+	const float *ffn;            /* [rows][ffn_dim]: behind the activation */
+	const float *self_qkv;       /* [rows][3*inner]: q, k, v */
+	const float *self_context;   /* [rows][inner]: before the output projection */
+	const float *cross_q;        /* [rows][cross inner] */
+	const float *cross_kv;       /* [encoder_rows][2*cross inner]: k, v */
+	const float *cross_context;  /* [rows][cross inner] */
+	size_t encoder_rows;
+} blip2_block_view;
+blip2_block_view blip2_view_block(const blip2_session *s, component which, int index);
+
+/* Any other loss than labels' cross-entropy: distillation. Every callback adds up to one gradient. */
+typedef struct blip2_loss {
+	const int32_t *rows; /* [count], distinct: rows of the last forward (sample*(Q+T) + position) whose logits are read */
+	size_t count;        /* at most the session's max_loss_rows */
+	/* logits [count][V]: in, logits; out, the gradient of the loss with respect to them. */
+	void (*logits)(void *ctx, float *logits);
+	/* May be NULL. Called for every block, last to first, before its backward: adds the gradient of the loss with respect to
+	 * the block's output (blip2_view_block) to d [rows][hidden]. */
+	void (*hidden)(void *ctx, component which, int index, float *d);
+	void *ctx;
+} blip2_loss;
+
+/* Adds the gradient of l over the batch of the last forward to grads. Needs a training session. */
+wn_code blip2_backward_loss(blip2_session *s, const blip2_batch *b, const blip2_loss *l, float *grads, wn_error *err);
 
 /* Vision first: the vision stack alone learns to name the image, without Q-Former and language blocks in between. The mean
  * of its output rows goes through language_projection and final_layer_norm to the tied embedding, and the loss is the

@@ -90,7 +90,7 @@ void blip2_vision_forward(blip2_session *s, const blip2_batch *b);
 /* The sizes of the last forward, as the stacks take them. */
 block_run blip2_qformer_run(const blip2_session *s);
 block_run blip2_text_run(const blip2_session *s);
-/* logits [count][V] of rows of text_norm.out; count at most LOGIT_CHUNK. Leaves the gathered rows in logit_in. */
+/* logits [count][V] of rows of text_norm.out; count at most what the session has room for. Leaves the gathered rows in logit_in. */
 void blip2_logits_of(const blip2_session *s, const int32_t *rows, size_t count, float *out);
 
 #endif

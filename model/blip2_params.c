@@ -16,14 +16,35 @@
 typedef struct builder {
 	blip2 *m;
 	component component;
+	int block;       /* of `component`; -1: outside of blocks */
+	int next_role;   /* in the block */
+	int next_outside;
 	wn_code code;
 } builder;
 
+static void enter_stack(builder *b, component which)
+{
+	b->component = which;
+	b->block = -1;
+}
+
+static void enter_block(builder *b, int index)
+{
+	b->block = index;
+	b->next_role = 0;
+}
+
+/* One axis of a parameter: its length and what it runs over. */
+typedef struct dim {
+	int length;
+	axis axis;
+} dim;
+
 /* Appends a parameter; `joined` puts it right behind the last one. Returns its offset. */
-static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *shape, const char *fmt, ...)
+static size_t add(builder *b, bool joined, bool decay, int rank, const dim *dims, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
 
-static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *shape, const char *fmt, ...)
+static size_t add(builder *b, bool joined, bool decay, int rank, const dim *dims, const char *fmt, ...)
 {
 	blip2 *m = b->m;
 	if (b->code)
@@ -45,12 +66,15 @@ static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *
 	vsnprintf(p->name, sizeof p->name, fmt, ap);
 	va_end(ap);
 	p->component = b->component;
+	p->block = b->block;
+	p->role = b->block < 0 ? b->next_outside++ : b->next_role++;
 	p->decay = decay;
 	p->rank = rank;
 	p->count = 1;
 	for (int i = 0; i < rank; i++) {
-		p->shape[i] = shape[i];
-		p->count *= (size_t)shape[i];
+		p->shape[i] = dims[i].length;
+		p->axes[i] = dims[i].axis;
+		p->count *= (size_t)dims[i].length;
 	}
 	if (!joined)
 		m->weights_count = (m->weights_count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
@@ -59,10 +83,18 @@ static size_t add(builder *b, bool joined, bool decay, int rank, const int64_t *
 	return p->offset;
 }
 
-#define VECTOR(n)    1, (const int64_t[]){n}
-#define MATRIX(r, c) 2, (const int64_t[]){r, c}
+#define VECTOR(d)        1, (const dim[]){d}
+#define MATRIX(out, in)  2, (const dim[]){out, in}
+#define CUBE(a, b, c)    3, (const dim[]){a, b, c}
+#define BOX(a, b, c, d)  4, (const dim[]){a, b, c, d}
 
-static norm_params add_norm(builder *b, const char *name, int hidden)
+static dim fixed(int length) { return (dim){length, AXIS_FIXED}; }
+static dim vision_hidden(const blip2_config *c) { return (dim){c->vision.hidden_size, AXIS_VISION_HIDDEN}; }
+static dim qformer_hidden(const blip2_config *c) { return (dim){c->qformer.hidden_size, AXIS_QFORMER_HIDDEN}; }
+static dim text_hidden(const blip2_config *c) { return (dim){c->text.hidden_size, AXIS_TEXT_HIDDEN}; }
+static dim ffn(const block *k) { return (dim){k->ffn_dim, AXIS_FFN}; }
+
+static norm_params add_norm(builder *b, const char *name, dim hidden)
 {
 	norm_params n;
 	n.weight = add(b, false, false, VECTOR(hidden), "%s.weight", name);
@@ -70,23 +102,23 @@ static norm_params add_norm(builder *b, const char *name, int hidden)
 	return n;
 }
 
-static void add_linear(builder *b, size_t *weight, size_t *bias, const char *name, int out, int in)
+static void add_linear(builder *b, size_t *weight, size_t *bias, const char *name, dim out, dim in)
 {
 	*weight = add(b, false, true, MATRIX(out, in), "%s.weight", name);
 	*bias = add(b, false, false, VECTOR(out), "%s.bias", name);
 }
 
-/* Several projections of the same input as one matrix: weights joined, then biases joined. */
-static void add_fused(builder *b, size_t *weight, size_t *bias, const char *prefix, const char *const *names, int count, int out,
-                      int in)
+/* Several projections of the same input as one matrix: weights joined, then biases joined. out[i] is that of names[i]. */
+static void add_fused(builder *b, size_t *weight, size_t *bias, const char *prefix, const char *const *names, int count,
+                      const dim *out, dim in)
 {
 	for (int i = 0; i < count; i++) {
-		size_t at = add(b, i > 0, true, MATRIX(out, in), "%s.%s.weight", prefix, names[i]);
+		size_t at = add(b, i > 0, true, MATRIX(out[i], in), "%s.%s.weight", prefix, names[i]);
 		if (i == 0)
 			*weight = at;
 	}
 	for (int i = 0; i < count; i++) {
-		size_t at = add(b, i > 0, false, VECTOR(out), "%s.%s.bias", prefix, names[i]);
+		size_t at = add(b, i > 0, false, VECTOR(out[i]), "%s.%s.bias", prefix, names[i]);
 		if (i == 0)
 			*bias = at;
 	}
@@ -108,59 +140,67 @@ static block new_block(const stack_config *c, const block_widths *w, bool pre_no
 static void add_vision_block(builder *b, block *k, int i, bool qkv_bias)
 {
 	char p[64], name[112];
-	int hidden = k->hidden, inner = k->self.num_heads * k->self.head_dim;
+	const dim hidden = vision_hidden(&b->m->config);
+	const int inner = k->self.num_heads * k->self.head_dim;
+	const dim qkv = {3 * inner, AXIS_SELF_QKV}, v = {inner, AXIS_SELF_V};
+	enter_block(b, i);
 	snprintf(p, sizeof p, "vision_model.encoder.layers.%d", i);
-	k->self.qkv_weight = add(b, false, true, MATRIX(3 * inner, hidden), "%s.self_attn.qkv.weight", p);
-	k->self.qkv_bias = qkv_bias ? add(b, false, false, VECTOR(3 * inner), "%s.self_attn.qkv.bias", p) : NO_PARAM;
+	k->self.qkv_weight = add(b, false, true, MATRIX(qkv, hidden), "%s.self_attn.qkv.weight", p);
+	k->self.qkv_bias = qkv_bias ? add(b, false, false, VECTOR(qkv), "%s.self_attn.qkv.bias", p) : NO_PARAM;
 	snprintf(name, sizeof name, "%s.self_attn.projection", p);
-	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, hidden, inner);
+	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, hidden, v);
 	snprintf(name, sizeof name, "%s.layer_norm1", p);
 	k->self.norm = add_norm(b, name, hidden);
 	snprintf(name, sizeof name, "%s.mlp.fc1", p);
-	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, hidden);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, ffn(k), hidden);
 	snprintf(name, sizeof name, "%s.mlp.fc2", p);
-	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, hidden, k->ffn_dim);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, hidden, ffn(k));
 	snprintf(name, sizeof name, "%s.layer_norm2", p);
 	k->ffn_norm = add_norm(b, name, hidden);
 }
 
-/* Blip2QFormerAttention: kv_width 0 = self-attention. */
-static void add_qformer_attention(builder *b, attention_params *a, const char *prefix, int hidden, int kv_width)
+/* Blip2QFormerAttention, self or cross. */
+static void add_qformer_attention(builder *b, attention_params *a, const char *prefix, bool cross)
 {
 	static const char *const all[] = {"query", "key", "value"};
 	char name[112];
-	int inner = a->num_heads * a->head_dim;
-	a->kv_width = kv_width;
+	const int inner = a->num_heads * a->head_dim;
+	const dim hidden = qformer_hidden(&b->m->config), kv = vision_hidden(&b->m->config);
+	const dim qk = {inner, cross ? AXIS_CROSS_QK : AXIS_SELF_QK}, v = {inner, cross ? AXIS_CROSS_V : AXIS_SELF_V};
+	const dim out[] = {qk, qk, v};
+	a->kv_width = cross ? kv.length : 0;
 	snprintf(name, sizeof name, "%s.attention", prefix);
-	if (kv_width) {
-		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 1, inner, hidden);
-		add_fused(b, &a->kv_weight, &a->kv_bias, name, all + 1, 2, inner, kv_width);
+	if (cross) {
+		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 1, out, hidden);
+		add_fused(b, &a->kv_weight, &a->kv_bias, name, all + 1, 2, out + 1, kv);
 	} else {
-		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 3, inner, hidden);
+		add_fused(b, &a->qkv_weight, &a->qkv_bias, name, all, 3, out, hidden);
 	}
 	snprintf(name, sizeof name, "%s.output.dense", prefix);
-	add_linear(b, &a->out_weight, &a->out_bias, name, hidden, inner);
+	add_linear(b, &a->out_weight, &a->out_bias, name, hidden, v);
 	snprintf(name, sizeof name, "%s.output.LayerNorm", prefix);
 	a->norm = add_norm(b, name, hidden);
 }
 
 /* Blip2QFormerLayer */
-static void add_qformer_block(builder *b, block *k, int i, int vision_hidden)
+static void add_qformer_block(builder *b, block *k, int i)
 {
 	char p[48], name[112];
+	const dim hidden = qformer_hidden(&b->m->config);
+	enter_block(b, i);
 	snprintf(p, sizeof p, "qformer.encoder.layer.%d", i);
 	snprintf(name, sizeof name, "%s.attention", p);
-	add_qformer_attention(b, &k->self, name, k->hidden, 0);
+	add_qformer_attention(b, &k->self, name, false);
 	if (k->cross.num_heads) {
 		snprintf(name, sizeof name, "%s.crossattention", p);
-		add_qformer_attention(b, &k->cross, name, k->hidden, vision_hidden);
+		add_qformer_attention(b, &k->cross, name, true);
 	}
 	snprintf(name, sizeof name, "%s.intermediate_query.dense", p);
-	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, k->hidden);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, ffn(k), hidden);
 	snprintf(name, sizeof name, "%s.output_query.dense", p);
-	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, k->hidden, k->ffn_dim);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, hidden, ffn(k));
 	snprintf(name, sizeof name, "%s.output_query.LayerNorm", p);
-	k->ffn_norm = add_norm(b, name, k->hidden);
+	k->ffn_norm = add_norm(b, name, hidden);
 }
 
 /* OPTDecoderLayer */
@@ -168,76 +208,82 @@ static void add_text_block(builder *b, block *k, int i)
 {
 	static const char *const all[] = {"q_proj", "k_proj", "v_proj"};
 	char p[64], name[112];
-	int inner = k->self.num_heads * k->self.head_dim;
+	const dim hidden = text_hidden(&b->m->config);
+	const int inner = k->self.num_heads * k->self.head_dim;
+	const dim out[] = {{inner, AXIS_SELF_QK}, {inner, AXIS_SELF_QK}, {inner, AXIS_SELF_V}};
+	enter_block(b, i);
 	snprintf(p, sizeof p, "language_model.model.decoder.layers.%d", i);
 	snprintf(name, sizeof name, "%s.self_attn", p);
-	add_fused(b, &k->self.qkv_weight, &k->self.qkv_bias, name, all, 3, inner, k->hidden);
+	add_fused(b, &k->self.qkv_weight, &k->self.qkv_bias, name, all, 3, out, hidden);
 	snprintf(name, sizeof name, "%s.self_attn.out_proj", p);
-	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, k->hidden, inner);
+	add_linear(b, &k->self.out_weight, &k->self.out_bias, name, hidden, out[2]);
 	snprintf(name, sizeof name, "%s.self_attn_layer_norm", p);
-	k->self.norm = add_norm(b, name, k->hidden);
+	k->self.norm = add_norm(b, name, hidden);
 	snprintf(name, sizeof name, "%s.fc1", p);
-	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, k->ffn_dim, k->hidden);
+	add_linear(b, &k->fc1_weight, &k->fc1_bias, name, ffn(k), hidden);
 	snprintf(name, sizeof name, "%s.fc2", p);
-	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, k->hidden, k->ffn_dim);
+	add_linear(b, &k->fc2_weight, &k->fc2_bias, name, hidden, ffn(k));
 	snprintf(name, sizeof name, "%s.final_layer_norm", p);
-	k->ffn_norm = add_norm(b, name, k->hidden);
+	k->ffn_norm = add_norm(b, name, hidden);
 }
 
 static void add_vision(builder *b)
 {
 	blip2 *m = b->m;
 	const blip2_config *c = &m->config;
-	int d = c->vision.hidden_size;
-	b->component = COMPONENT_VISION;
-	m->class_embedding = add(b, false, false, 3, (const int64_t[]){1, 1, d}, "vision_model.embeddings.class_embedding");
-	m->vision_position = add(b, false, false, 3, (const int64_t[]){1, 1 + blip2_num_patches(c), d},
+	const dim hidden = vision_hidden(c), one = fixed(1), patch = fixed(c->patch_size);
+	enter_stack(b, COMPONENT_VISION);
+	m->class_embedding = add(b, false, false, CUBE(one, one, hidden), "vision_model.embeddings.class_embedding");
+	m->vision_position = add(b, false, false, CUBE(one, fixed(1 + blip2_num_patches(c)), hidden),
 	                         "vision_model.embeddings.position_embedding");
-	m->patch_weight = add(b, false, true, 4, (const int64_t[]){d, 3, c->patch_size, c->patch_size},
-	                      "vision_model.embeddings.patch_embedding.weight");
-	m->patch_bias = add(b, false, false, VECTOR(d), "vision_model.embeddings.patch_embedding.bias");
-	m->vision.hidden = d;
+	m->patch_weight = add(b, false, true, BOX(hidden, fixed(3), patch, patch), "vision_model.embeddings.patch_embedding.weight");
+	m->patch_bias = add(b, false, false, VECTOR(hidden), "vision_model.embeddings.patch_embedding.bias");
+	m->vision.hidden = hidden.length;
 	m->vision.num_blocks = c->vision.num_hidden_layers;
 	for (int i = 0; i < m->vision.num_blocks; i++) {
 		m->vision.blocks[i] = new_block(&c->vision, &c->vision.blocks[i], true, false);
 		add_vision_block(b, &m->vision.blocks[i], i, c->qkv_bias);
 	}
-	m->vision_norm = add_norm(b, "vision_model.post_layernorm", d);
+	enter_stack(b, COMPONENT_VISION);
+	m->vision_norm = add_norm(b, "vision_model.post_layernorm", hidden);
 }
 
 static void add_qformer(builder *b)
 {
 	blip2 *m = b->m;
 	const blip2_config *c = &m->config;
-	int d = c->qformer.hidden_size;
-	b->component = COMPONENT_QFORMER;
-	m->query_tokens = add(b, false, false, 3, (const int64_t[]){1, c->num_query_tokens, d}, "query_tokens");
-	m->query_norm = add_norm(b, "qformer.layernorm", d);
-	m->qformer.hidden = d;
+	const dim hidden = qformer_hidden(c);
+	enter_stack(b, COMPONENT_QFORMER);
+	m->query_tokens = add(b, false, false, CUBE(fixed(1), ((dim){c->num_query_tokens, AXIS_QUERY}), hidden), "query_tokens");
+	m->query_norm = add_norm(b, "qformer.layernorm", hidden);
+	m->qformer.hidden = hidden.length;
 	m->qformer.num_blocks = c->qformer.num_hidden_layers;
 	for (int i = 0; i < m->qformer.num_blocks; i++) {
 		m->qformer.blocks[i] = new_block(&c->qformer, &c->qformer.blocks[i], false, false);
-		add_qformer_block(b, &m->qformer.blocks[i], i, c->vision.hidden_size);
+		add_qformer_block(b, &m->qformer.blocks[i], i);
 	}
-	add_linear(b, &m->projection_weight, &m->projection_bias, "language_projection", c->text.hidden_size, d);
+	enter_stack(b, COMPONENT_QFORMER);
+	add_linear(b, &m->projection_weight, &m->projection_bias, "language_projection", text_hidden(c), hidden);
 }
 
 static void add_text(builder *b)
 {
 	blip2 *m = b->m;
 	const blip2_config *c = &m->config;
-	int d = c->text.hidden_size;
-	b->component = COMPONENT_TEXT;
-	m->token_embedding = add(b, false, true, MATRIX(c->vocab_size, d), "language_model.model.decoder.embed_tokens.weight");
-	m->text_position = add(b, false, false, MATRIX(c->max_position_embeddings + POSITION_OFFSET, d),
+	const dim hidden = text_hidden(c);
+	enter_stack(b, COMPONENT_TEXT);
+	m->token_embedding = add(b, false, true, MATRIX(fixed(c->vocab_size), hidden),
+	                         "language_model.model.decoder.embed_tokens.weight");
+	m->text_position = add(b, false, false, MATRIX(fixed(c->max_position_embeddings + POSITION_OFFSET), hidden),
 	                       "language_model.model.decoder.embed_positions.weight");
-	m->text.hidden = d;
+	m->text.hidden = hidden.length;
 	m->text.num_blocks = c->text.num_hidden_layers;
 	for (int i = 0; i < m->text.num_blocks; i++) {
 		m->text.blocks[i] = new_block(&c->text, &c->text.blocks[i], true, true);
 		add_text_block(b, &m->text.blocks[i], i);
 	}
-	m->text_norm = add_norm(b, "language_model.model.decoder.final_layer_norm", d);
+	enter_stack(b, COMPONENT_TEXT);
+	m->text_norm = add_norm(b, "language_model.model.decoder.final_layer_norm", hidden);
 }
 
 wn_code blip2_create(blip2 **out, const blip2_config *c, wn_error *err)
@@ -328,6 +374,14 @@ size_t blip2_num_params(const blip2 *m) { return m->num_params; }
 const param *blip2_param(const blip2 *m, size_t i) { return i < m->num_params ? &m->params[i] : NULL; }
 float *blip2_weights(blip2 *m) { return m->weights; }
 size_t blip2_weights_count(const blip2 *m) { return m->weights_count; }
+
+const param *blip2_find_role(const blip2 *m, component which, int index, int role)
+{
+	for (size_t i = 0; i < m->num_params; i++)
+		if (m->params[i].component == which && m->params[i].block == index && m->params[i].role == role)
+			return &m->params[i];
+	return NULL;
+}
 
 const param *blip2_find_param(const blip2 *m, const char *name)
 {

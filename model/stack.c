@@ -26,18 +26,16 @@ static block widest(const stack *s)
 	return w;
 }
 
-bool stack_state_alloc(stack_state *st, arena *a, const stack *s, int n, int len, int encoder_len, bool training)
+bool stack_state_alloc(stack_state *st, arena *a, const stack *s, int n, int len, int encoder_len, bool keep)
 {
 	memset(st, 0, sizeof *st);
-	st->training = training;
+	st->keep = keep;
 	if (s->num_blocks == 0)
 		return true;
-	if (!training) {
+	if (!keep) {
 		block w = widest(s);
-		st->num_states = 1;
 		return block_state_alloc(&st->states[0], a, &w, n, len, encoder_len, false);
 	}
-	st->num_states = s->num_blocks;
 	for (int i = 0; i < s->num_blocks; i++)
 		if (!block_state_alloc(&st->states[i], a, &s->blocks[i], n, len, encoder_len, true))
 			return false;
@@ -48,14 +46,18 @@ const float *stack_forward(const stack *s, const float *weights, stack_state *st
 {
 	for (int i = 0; i < s->num_blocks; i++) {
 		st->inputs[i] = x;
-		x = block_forward(&s->blocks[i], weights, &st->states[st->training ? i : 0], x, run);
+		x = block_forward(&s->blocks[i], weights, &st->states[st->keep ? i : 0], x, run);
 	}
+	st->inputs[s->num_blocks] = x;
 	return x;
 }
 
 void stack_backward(const stack *s, const float *weights, float *grads, const stack_state *st, float *d, float *d_encoder,
-                    const block_run *run, const block_scratch *sc)
+                    const block_run *run, const block_scratch *sc, stack_tap tap)
 {
-	for (int i = s->num_blocks - 1; i >= 0; i--)
+	for (int i = s->num_blocks - 1; i >= 0; i--) {
+		if (tap.add)
+			tap.add(tap.ctx, i, d);
 		block_backward(&s->blocks[i], weights, grads, &st->states[i], st->inputs[i], d, d_encoder, run, sc);
+	}
 }

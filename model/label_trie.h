@@ -1,0 +1,35 @@
+/* label_trie.h: the labels' verbalizers as paths through one trie of tokens, scored together behind a prompt.
+ *
+ * Inner nodes (those with a successor) are what a forward must see behind the prompt (blip2_batch.tail_len, tail_parent); a
+ * label's log-probability is the sum over its path of log-softmax values in the logit rows of the last prompt token (row 0 of
+ * a sample) and of inner nodes (rows 1 + k). Leaves cost nothing: only their parents' logits count. No verbalizer's tokens may
+ * be the beginning of another's. Immutable once built. */
+#ifndef WINNOW_MODEL_LABEL_TRIE_H
+#define WINNOW_MODEL_LABEL_TRIE_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "model/manifest.h"
+#include "model/tokenizer.h"
+
+/* One factor of a label's probability: log P(token | the row's context). */
+typedef struct label_step {
+	int16_t row; /* 0: the last prompt token; 1 + k: inner node k */
+	int32_t token;
+} label_step;
+
+typedef struct label_trie {
+	int num_labels;
+	label_step *steps; /* of label i: [first_step[i], first_step[i + 1]) */
+	int first_step[MAX_LABELS + 1];
+	int tail_len;         /* inner nodes; a sample has 1 + tail_len rows of logits */
+	int32_t *tail_ids;    /* [tail_len] */
+	int16_t *tail_parent; /* [tail_len] */
+} label_trie;
+
+/* Errors name the label (a verbalizer that cannot be encoded, one that is a prefix of another). *out zeroed on failure. */
+wn_code label_trie_build(label_trie *out, const tokenizer *t, const manifest *man, wn_error *err);
+void label_trie_close(label_trie *t);
+
+#endif

@@ -1,0 +1,48 @@
+/* teacher.h: the teacher's answers and hidden states for a batch: computed, or read back from a cache on disk.
+ *
+ * Without augmentation an item's outputs never change, so they are computed once, before the first step, and kept (bf16,
+ * without padding) in CACHE/teacher-<digest>.bin, named by the digest of the teacher's weights, the transfer set and what is
+ * kept; a file counts only when it is complete (written beside, synced, renamed). With augmentation, or when the file would be
+ * larger than the limit, the teacher runs beside the student. Belongs to one thread. */
+#ifndef WINNOW_PRUNE_COMPRESS_TEACHER_H
+#define WINNOW_PRUNE_COMPRESS_TEACHER_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "model/blip2.h"
+#include "prune/compress/transfer.h"
+
+typedef struct teacher_options {
+	const blip2 *model;
+	const char *digest;       /* of its weights */
+	const transfer_set *set;
+	const label_trie *trie;
+	const batch_options *batch;
+	int32_t pad_id;
+	int micro_batch;          /* largest n of a teacher_run */
+	bool hidden;              /* block outputs are wanted */
+	bool bf16;                /* compute in bf16 */
+	const char *cache_dir;    /* NULL: no cache */
+	int64_t cache_limit;      /* bytes */
+	volatile sig_atomic_t *stop; /* may be NULL */
+	FILE *out;                /* progress; may be NULL */
+} teacher_options;
+
+typedef struct teacher teacher;
+
+/* Fills the cache when there is to be one and it is not there yet. WN_CANCELLED when stopped. */
+wn_code teacher_open(teacher **out, const teacher_options *o, wn_error *err);
+void teacher_close(teacher **t);
+bool teacher_is_cached(const teacher *t);
+
+/* The outputs for b's items, valid until the next call. */
+wn_code teacher_run(teacher *t, const label_batch *b, wn_error *err);
+const float *teacher_logits(const teacher *t); /* [n][1 + tail_len][V] */
+/* Output of a teacher's block for the whole batch, [n * rows][hidden_size], rows as the teacher's own forward of b lays them
+ * out (Q + text_len in the text stack); padding rows are undefined. Needs hidden. */
+const float *teacher_hidden(const teacher *t, component which, int block);
+
+#endif

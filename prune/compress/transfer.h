@@ -1,0 +1,77 @@
+/* transfer.h: what a student is distilled on: labelled ads, recombinations of them, and batches as the serving path sees them.
+ *
+ * The labelled items are the first `samples` of a split. A recombined item puts the picture of one of them beside the words of
+ * another: nobody labelled it, the teacher says what it is. Optional further pictures without labels (another split) take the
+ * words of the labelled ads as well. The set is a pure function of its options: items are listed once, labelled ones first, and
+ * a step's items are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
+ *
+ * A batch has the prompt padded on the left and the labels' trie behind it, exactly as model/classifier.c scores a request. */
+#ifndef WINNOW_PRUNE_COMPRESS_TRANSFER_H
+#define WINNOW_PRUNE_COMPRESS_TRANSFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "model/blip2.h"
+#include "model/label_trie.h"
+#include "prune/augment.h"
+#include "prune/batch.h"
+#include "prune/dataset.h"
+#include "prune/image_cache.h"
+
+typedef struct transfer_item {
+	uint16_t source; /* 0: the labelled split's pictures, 1: the unlabelled ones */
+	uint32_t image;  /* index there */
+	uint32_t text;   /* index of a labelled ad */
+	int label;       /* -1: nobody labelled it */
+} transfer_item;
+
+typedef struct transfer_options {
+	const dataset *labelled;           /* its first `samples` are used */
+	const image_cache *labelled_images;
+	size_t samples;
+	size_t recombined;                 /* further items */
+	const image_cache *unlabelled_images; /* may be NULL */
+	size_t unlabelled;                 /* further items: the first so many pictures of it */
+	double labelled_share;             /* of every batch, in (0, 1]; 1 with no further items */
+	int batch_size;
+	uint64_t seed;
+	const tokenizer *tokenizer;
+	const manifest *manifest;
+} transfer_options;
+
+typedef struct transfer_set transfer_set;
+
+wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *err); /* borrows what o points to */
+void transfer_close(transfer_set **t);
+size_t transfer_count(const transfer_set *t);
+size_t transfer_labelled(const transfer_set *t); /* items [0, this) have a label */
+const transfer_item *transfer_get(const transfer_set *t, size_t i);
+int transfer_longest_prompt(const transfer_set *t);   /* tokens */
+const char *transfer_digest(const transfer_set *t);   /* of items, prompts and picture sources: names a cache of teacher outputs */
+/* Item numbers of a step's batch, longest prompts first, into items [batch_size]. */
+void transfer_step(transfer_set *t, int64_t step, uint32_t *items);
+
+typedef struct label_batch {
+	int max_n, max_len;
+	int n, text_len, prompt_len;  /* text_len = prompt_len + tail_len; prompt_len: padded */
+	float *pixel_values;          /* [n][3][size][size] */
+	int32_t *input_ids;           /* [n][text_len] */
+	uint8_t *attention_mask;      /* [n][text_len] */
+	int *labels;                  /* [n], -1: none */
+	uint32_t *items;              /* [n] */
+	const label_trie *trie;
+} label_batch;
+
+wn_code label_batch_open(label_batch *b, int max_n, int max_prompt, int image_size, const label_trie *trie, wn_error *err);
+void label_batch_close(label_batch *b);
+/* n items by number. augment_on: key (seed, step, place in the batch) draws the pictures' augmentation. */
+wn_code label_batch_fill(label_batch *b, const transfer_set *t, const uint32_t *items, int n, const batch_options *o, int64_t step,
+                         int32_t pad_id, wn_error *err);
+blip2_batch label_batch_view(const label_batch *b);
+/* The rows of logits of a model with `queries` query tokens: rows [n * (1 + tail_len)]. Returns how many. */
+size_t label_batch_rows(const label_batch *b, int queries, int32_t *rows);
+
+#endif
