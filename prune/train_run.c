@@ -1,67 +1,34 @@
 /* train_run.c: see train_run.h. */
 #include "prune/train_run.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
-#include "base/file.h"
 #include "model/checkpoint.h"
 #include "model/classifier.h"
 #include "model/prompt.h"
+#include "prune/run_dir.h"
 #include "prune/train_state.h"
-
-#define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
 
 wn_code train_run_path(const train_config *c, const char *name, char *buf, wn_error *err)
 {
-	if (snprintf(buf, PATH_MAX, "%s/%s", c->run_dir, name) >= PATH_MAX / 2)
-		return wn_fail(err, WN_TOO_LARGE, "run_dir: path longer than %d bytes", PATH_MAX / 2);
-	return WN_OK;
-}
-
-static wn_code make_dirs(const char *path, wn_error *err)
-{
-	char buf[PATH_MAX];
-	if (snprintf(buf, sizeof buf, "%s", path) >= (int)sizeof buf)
-		return wn_fail(err, WN_TOO_LARGE, "%.100s…: path too long", path);
-	for (char *p = buf + 1;; p++) {
-		if (*p && *p != '/')
-			continue;
-		char end = *p;
-		*p = 0;
-		if (mkdir(buf, 0755) && errno != EEXIST)
-			return wn_fail(err, WN_IO, "%s: %s", buf, strerror(errno));
-		*p = end;
-		if (!end)
-			return WN_OK;
-	}
+	return run_dir_path(c->run_dir, name, buf, err);
 }
 
 static wn_code prepare_directory(train_run *r, bool resume, wn_error *err)
 {
-	char path[PATH_MAX];
 	const train_config *c = r->config;
-	wn_code rc = make_dirs(c->run_dir, err);
-	if (!rc)
-		rc = train_run_path(c, "lock", path, err);
+	int fd;
+	wn_code rc = run_dir_lock(c->run_dir, &fd, err);
 	if (rc)
 		return rc;
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
 	r->lock_fd_plus_1 = fd + 1;
-	if (flock(fd, LOCK_EX | LOCK_NB))
-		return wn_fail(err, WN_IO, "%s: another process is training in this directory", c->run_dir);
 	if (!resume && train_state_exists(c->run_dir))
 		return wn_fail(err, WN_INVALID,
 			       "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", c->run_dir);
@@ -74,15 +41,10 @@ static wn_code read_split(train_run *r, split_data *s, const char *name, task t,
 {
 	if (s->used || !*name)
 		return WN_OK;
-	if (snprintf(s->name, sizeof s->name, "%s", name) >= (int)sizeof s->name || strchr(name, '/'))
-		return wn_fail(err, WN_INVALID, "%s: split \"%.60s\" is not a directory's name", TASK_NAMES[t], name);
 	const train_config *c = r->config;
-	wn_code rc = t == TASK_AUDIT ? dataset_read(&s->dataset, c->data_dir, name, r->manifest.labels, r->manifest.num_labels,
-						    DATASET_NEEDS_LABEL, (size_t)c->limit, err)
-				     : dataset_read(&s->dataset, c->data_dir, name, NULL, 0, DATASET_NEEDS_CAPTION, (size_t)c->limit,
-						    err);
-	s->used = rc == WN_OK;
-	return rc;
+	const bool audit = t == TASK_AUDIT;
+	return split_read(s, c->data_dir, name, TASK_NAMES[t], audit ? r->manifest.labels : NULL, audit ? r->manifest.num_labels : 0,
+			  audit ? DATASET_NEEDS_LABEL : DATASET_NEEDS_CAPTION, (size_t)c->limit, err);
 }
 
 static wn_code read_splits(train_run *r, wn_error *err)
@@ -102,55 +64,20 @@ static wn_code read_splits(train_run *r, wn_error *err)
 	return rc;
 }
 
-typedef struct decoding {
-	const train_run *run;
-	progress progress;
-} decoding;
-
-static int show_decoding(void *ctx, size_t done, size_t total)
-{
-	decoding *d = ctx;
-	progress_update(&d->progress, (int64_t)done, "");
-	return d->run->stop && *d->run->stop;
-}
-
-static wn_code open_images(train_run *r, split_data *s, int side, wn_error *err)
-{
-	if (!s->used)
-		return WN_OK;
-	char path[PATH_MAX], file[PATH_MAX + 160];
-	const train_config *c = r->config;
-	wn_code rc = *c->cache_dir ? WN_OK : train_run_path(c, "cache", path, err);
-	if (!rc && *c->cache_dir && snprintf(path, sizeof path, "%s", c->cache_dir) >= (int)sizeof path)
-		rc = wn_fail(err, WN_TOO_LARGE, "data.cache: path too long");
-	if (!rc)
-		rc = make_dirs(path, err);
-	if (rc)
-		return rc;
-	if (c->limit)
-		snprintf(file, sizeof file, "%s/%s-%d-first%lld.rgb", path, s->name, side, (long long)c->limit);
-	else
-		snprintf(file, sizeof file, "%s/%s-%d.rgb", path, s->name, side);
-	decoding d = {.run = r};
-	char label[64];
-	snprintf(label, sizeof label, "decode %.40s", s->name);
-	progress_start(&d.progress, r->out, label, 0, (int64_t)s->dataset.count, (double)c->log_every_ns * 1e-9);
-	int threads = c->threads ? c->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-	rc = image_cache_open(&s->images, file, &s->dataset, side, threads, show_decoding, &d, err);
-	if (!rc && s->images.decoded)
-		progress_finish(&d.progress, (int64_t)s->dataset.count, "");
-	return rc;
-}
-
 static wn_code open_caches(train_run *r, wn_error *err)
 {
 	/* even, so that the crop's centre is between pixels as the whole image's is */
-	int side = (int)ceil(r->image_processor.size * r->config->cache_scale / 2) * 2;
-	wn_code rc = WN_OK;
+	const train_config *c = r->config;
+	int side = (int)ceil(r->image_processor.size * c->cache_scale / 2) * 2;
+	char path[PATH_MAX];
+	wn_code rc = train_run_path(c, "cache", path, err);
+	const split_decoding o = {.cache_dir = *c->cache_dir ? c->cache_dir : path, .threads = c->threads,
+				  .log_seconds = (double)c->log_every_ns * 1e-9, .stop = r->stop, .out = r->out};
 	for (int t = 0; !rc && t < NUM_TASKS; t++) {
-		rc = open_images(r, &r->train[t], side, err);
-		if (!rc)
-			rc = open_images(r, &r->validation[t], r->image_processor.size, err);
+		if (r->train[t].used)
+			rc = split_open_images(&r->train[t], side, &o, err);
+		if (!rc && r->validation[t].used)
+			rc = split_open_images(&r->validation[t], r->image_processor.size, &o, err);
 	}
 	return rc;
 }
@@ -251,17 +178,6 @@ static wn_code train_tokenizer(train_run *r, wn_error *err)
 	return rc;
 }
 
-static wn_code copy_file(const char *from, const char *to, wn_error *err)
-{
-	char *data = NULL;
-	size_t len = 0;
-	wn_code rc = file_read(from, MAX_TOKENIZER_BYTES, &data, &len, err);
-	if (!rc)
-		rc = file_write_atomic(to, data, len, err);
-	free(data);
-	return rc;
-}
-
 /* RUN/tokenizer.json: what a resumed run finds there, else the configured file, init_from's, or a trained one. */
 static wn_code open_tokenizer(train_run *r, bool resume, wn_error *err)
 {
@@ -270,11 +186,11 @@ static wn_code open_tokenizer(train_run *r, bool resume, wn_error *err)
 	wn_code rc = WN_OK;
 	if (!(resume && access(r->tokenizer_path, F_OK) == 0)) {
 		if (*c->tokenizer) {
-			rc = copy_file(c->tokenizer, r->tokenizer_path, err);
+			rc = run_dir_copy_file(c->tokenizer, r->tokenizer_path, err);
 		} else if (*c->init_from) {
 			if (snprintf(from, sizeof from, "%s/tokenizer.json", c->init_from) >= (int)sizeof from)
 				return wn_fail(err, WN_TOO_LARGE, "model.init_from: path too long");
-			rc = copy_file(from, r->tokenizer_path, err);
+			rc = run_dir_copy_file(from, r->tokenizer_path, err);
 		} else {
 			rc = train_tokenizer(r, err);
 		}
@@ -380,58 +296,19 @@ static json_t *identity_json(const train_run *r, const char *tokenizer_digest)
 			 (json_int_t)r->config->seed, "modalities", MODALITY_NAMES[r->config->modalities]);
 }
 
-/* A resumed run must be the run that was interrupted; the manifest it left says which key is not. */
-static wn_code check_same_run(const char *path, const json_t *id, wn_error *err)
-{
-	char *text = NULL;
-	size_t len = 0;
-	const char *key;
-	json_t *value;
-	if (access(path, F_OK))
-		return WN_OK;
-	wn_code rc = file_read(path, (size_t)16 << 20, &text, &len, err);
-	if (rc)
-		return rc;
-	json_error_t je;
-	json_t *old = json_loadb(text, len, 0, &je);
-	free(text);
-	if (!old)
-		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
-	json_object_foreach((json_t *)(uintptr_t)id, key, value)
-		if (!rc && !json_equal(value, json_object_get(json_object_get(old, "identity"), key)))
-			rc = wn_fail(err, WN_INVALID, "%s: cannot resume: \"%s\" is not what the run began with", path, key);
-	json_decref(old);
-	return rc;
-}
-
 static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error *err)
 {
-	const bool dry = o->dry;
-	char digest[DIGEST_SIZE] = "", path[PATH_MAX];
-	wn_code rc = dry ? WN_OK : digest_file(digest, r->tokenizer_path, err);
+	char digest[DIGEST_SIZE] = "";
+	wn_code rc = o->dry ? WN_OK : digest_file(digest, r->tokenizer_path, err);
 	if (rc)
 		return rc;
 	char *config = train_config_text(r->config);
 	json_t *id = identity_json(r, digest);
-	char *id_text = id ? json_dumps(id, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_t *all = id_text && config ? json_pack("{s:i, s:s, s:O, s:s}", "format", 1, "winnow", WINNOW_VERSION, "identity", id,
-						    "config", config)
-					: NULL;
-	char *text = all ? json_dumps(all, JSON_INDENT(2)) : NULL;
-	if (!text)
-		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
+	if (config && id)
+		rc = run_dir_write_manifest(r->config->run_dir, NULL, id, config, o->resume, o->dry, r->identity, err);
 	else
-		digest_memory(r->identity, id_text, strlen(id_text));
-	if (!rc && !dry && !(rc = train_run_path(r->config, "manifest.json", path, err))) {
-		if (o->resume)
-			rc = check_same_run(path, id, err);
-		if (!rc)
-			rc = file_write_atomic(path, text, strlen(text), err);
-	}
-	free(text);
-	free(id_text);
+		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
 	free(config);
-	json_decref(all);
 	json_decref(id);
 	return rc;
 }
@@ -498,18 +375,11 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 	return rc;
 }
 
-static void close_split(split_data *s)
-{
-	image_cache_close(&s->images);
-	sequence_set_close(&s->sequences);
-	dataset_close(&s->dataset);
-}
-
 void train_run_close(train_run *r)
 {
 	for (int t = 0; t < NUM_TASKS; t++) {
-		close_split(&r->train[t]);
-		close_split(&r->validation[t]);
+		split_close(&r->train[t]);
+		split_close(&r->validation[t]);
 	}
 	tokenizer_close(&r->tokenizer);
 	blip2_close(&r->model);

@@ -19,17 +19,8 @@
 #include "model/image.h"
 #include "model/manifest.h"
 #include "model/tokenizer.h"
-#include "prune/batch.h"
-#include "prune/progress.h"
+#include "prune/split.h"
 #include "prune/train_config.h"
-
-typedef struct split_data {
-	bool used;
-	char name[128];
-	dataset dataset;
-	sequence_set sequences;
-	image_cache images;
-} split_data;
 
 typedef struct train_run {
 	const train_config *config;         /* borrowed */

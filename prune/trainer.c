@@ -13,6 +13,7 @@
 #include "model/dnn.h"
 #include "prune/adamw.h"
 #include "prune/evaluate.h"
+#include "prune/progress.h"
 #include "prune/sample_plan.h"
 #include "prune/rng.h"
 #include "prune/schedule.h"

@@ -1,0 +1,118 @@
+/* run_dir.c: see run_dir.h. */
+#include "prune/run_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+#define MAX_COPY_BYTES     ((size_t)256 << 20) /* tokenizers */
+#define MAX_MANIFEST_BYTES ((size_t)16 << 20)
+
+wn_code run_dir_path(const char *dir, const char *name, char *buf, wn_error *err)
+{
+	if (snprintf(buf, PATH_MAX, "%s/%s", dir, name) >= PATH_MAX / 2)
+		return wn_fail(err, WN_TOO_LARGE, "run_dir: path longer than %d bytes", PATH_MAX / 2);
+	return WN_OK;
+}
+
+wn_code run_dir_make(const char *path, wn_error *err)
+{
+	char buf[PATH_MAX];
+	if (snprintf(buf, sizeof buf, "%s", path) >= (int)sizeof buf)
+		return wn_fail(err, WN_TOO_LARGE, "%.100s…: path too long", path);
+	for (char *p = buf + 1;; p++) {
+		if (*p && *p != '/')
+			continue;
+		char end = *p;
+		*p = 0;
+		if (mkdir(buf, 0755) && errno != EEXIST)
+			return wn_fail(err, WN_IO, "%s: %s", buf, strerror(errno));
+		*p = end;
+		if (!end)
+			return WN_OK;
+	}
+}
+
+wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
+{
+	char path[PATH_MAX];
+	wn_code rc = run_dir_make(dir, err);
+	if (!rc)
+		rc = run_dir_path(dir, "lock", path, err);
+	if (rc)
+		return rc;
+	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (*fd < 0)
+		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
+	if (!flock(*fd, LOCK_EX | LOCK_NB))
+		return WN_OK;
+	close(*fd);
+	return wn_fail(err, WN_IO, "%s: another process is training in this directory", dir);
+}
+
+wn_code run_dir_copy_file(const char *from, const char *to, wn_error *err)
+{
+	char *data = NULL;
+	size_t len = 0;
+	wn_code rc = file_read(from, MAX_COPY_BYTES, &data, &len, err);
+	if (!rc)
+		rc = file_write_atomic(to, data, len, err);
+	free(data);
+	return rc;
+}
+
+static wn_code check_same_run(const char *path, const json_t *identity, wn_error *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	const char *key;
+	json_t *value;
+	if (access(path, F_OK))
+		return WN_OK;
+	wn_code rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err);
+	if (rc)
+		return rc;
+	json_error_t je;
+	json_t *old = json_loadb(text, len, 0, &je);
+	free(text);
+	if (!old)
+		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+	json_object_foreach((json_t *)(uintptr_t)identity, key, value)
+		if (!rc && !json_equal(value, json_object_get(json_object_get(old, "identity"), key)))
+			rc = wn_fail(err, WN_INVALID, "%s: cannot resume: \"%s\" is not what the run began with", path, key);
+	json_decref(old);
+	return rc;
+}
+
+wn_code run_dir_write_manifest(const char *dir, const char *command, const json_t *identity, const char *config, bool check, bool dry,
+			       char digest[DIGEST_SIZE], wn_error *err)
+{
+	char path[PATH_MAX];
+	wn_code rc = run_dir_path(dir, "manifest.json", path, err);
+	if (rc)
+		return rc;
+	char *id_text = json_dumps(identity, JSON_SORT_KEYS | JSON_COMPACT);
+	json_t *all = json_pack("{s:i, s:s*, s:s, s:O, s:s}", "format", 1, "command", command, "winnow", WINNOW_VERSION, "identity",
+				identity, "config", config);
+	char *text = all ? json_dumps(all, JSON_INDENT(2)) : NULL;
+	if (!text || !id_text)
+		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
+	else
+		digest_memory(digest, id_text, strlen(id_text));
+	if (!rc && !dry && check)
+		rc = check_same_run(path, identity, err);
+	if (!rc && !dry)
+		rc = file_write_atomic(path, text, strlen(text), err);
+	free(text);
+	free(id_text);
+	json_decref(all);
+	return rc;
+}

@@ -1,0 +1,30 @@
+/* run_dir.h: what every run directory has in common: its paths, its lock, and the manifest that says which run it is.
+ *
+ * manifest.json holds {"format": 1, "winnow": version, "identity": {…}, "config": YAML, …}. A resumed run must be the run
+ * that was interrupted: its identity (digests of model, data and tokenizer, seed) has to be the same, its configuration need not. */
+#ifndef WINNOW_PRUNE_RUN_DIR_H
+#define WINNOW_PRUNE_RUN_DIR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "base/digest.h"
+#include "base/error.h"
+
+/* DIR/name into buf (PATH_MAX); refused when there would be no room for file names below it. */
+wn_code run_dir_path(const char *dir, const char *name, char *buf, wn_error *err);
+/* mkdir -p. */
+wn_code run_dir_make(const char *path, wn_error *err);
+/* Makes DIR and takes its lock; *fd is held until close. WN_IO when another process has it. */
+wn_code run_dir_lock(const char *dir, int *fd, wn_error *err);
+wn_code run_dir_copy_file(const char *from, const char *to, wn_error *err);
+
+/* Writes DIR/manifest.json from `identity` and the resolved configuration's text; `command` may be NULL (a training run).
+ * check: an existing one must have the same identity (WN_INVALID names the key). dry: nothing is read or written.
+ * digest gets the identity's. */
+wn_code run_dir_write_manifest(const char *dir, const char *command, const json_t *identity, const char *config, bool check, bool dry,
+			       char digest[DIGEST_SIZE], wn_error *err);
+
+#endif
