@@ -1,6 +1,4 @@
-/* cmd_train.c: `winnow-prune train`: options, signals, and the summary before the first step. */
-#include <errno.h>
-#include <signal.h>
+/* cmd_train.c: `winnow-prune train`: options, and the summary before the first step. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,53 +8,8 @@
 #include "model/omp_policy.h"
 #include "prune/commands.h"
 #include "prune/options.h"
+#include "prune/run_command.h"
 #include "prune/trainer.h"
-
-#define MAX_SETS         256
-#define EXIT_INTERRUPTED 130 /* as a shell reports a program that SIGINT ended */
-
-static volatile sig_atomic_t stop_requested;
-
-static void on_signal(int sig)
-{
-	if (stop_requested) { /* the second one means it */
-		signal(sig, SIG_DFL);
-		raise(sig);
-	}
-	stop_requested = 1;
-}
-
-static void catch_signals(void)
-{
-	struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-	sigaction(SIGINT, &a, NULL);
-	sigaction(SIGTERM, &a, NULL);
-}
-
-/* Takes every --set KEY=VALUE out of argv: it may be given many times, which the option table does not do. -1 when a value
- * is missing or there are too many. */
-static int take_sets(int *argc, char **argv, const char **sets)
-{
-	int kept = 0, n = 0;
-	for (int i = 0; i < *argc; i++) {
-		const char *value = NULL;
-		if (!strncmp(argv[i], "--set=", 6))
-			value = argv[i] + 6;
-		else if (!strcmp(argv[i], "--set") && i + 1 < *argc)
-			value = argv[++i];
-		else if (!strcmp(argv[i], "--set"))
-			return -1;
-		if (!value)
-			argv[kept++] = argv[i];
-		else if (n == MAX_SETS)
-			return -1;
-		else
-			sets[n++] = value;
-	}
-	argv[kept] = NULL;
-	*argc = kept;
-	return n;
-}
 
 static void print_stack(FILE *f, const char *name, const stack_config *s)
 {
@@ -157,8 +110,7 @@ int cmd_train(int argc, char **argv)
 		return command_fail(&info, &err);
 	if (c.threads)
 		omp_set_num_threads(c.threads);
-	catch_signals();
-	train_run_options ro = {.resume = resume, .dry = dry, .stop = &stop_requested, .out = stderr};
+	train_run_options ro = {.resume = resume, .dry = dry, .stop = catch_stop_signals(), .out = stderr};
 	trainer_options to = {.resume = resume, .max_steps = max_steps, .reducer = {.ranks = 1}};
 	int rc = run(&info, &c, &ro, &to, config_path);
 	train_config_free(&c);

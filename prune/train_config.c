@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prune/shared_keys.h"
+
 const char *const TASK_NAMES[] = {"caption", "audit", NULL};
 const char *const MODALITY_NAMES[] = {"both", "text", "image", NULL};
 static const char *const PRECISION_NAMES[] = {"f32", "bf16", NULL};
@@ -71,21 +73,8 @@ static const config_key KEYS[] = {
 	CONFIG_SECTION("audit", "phase: answer with the label's verbalizer"),
 	PHASE_KEYS(TASK_AUDIT, "audit", "train", "validation", "1000", "5e-4"),
 	CONFIG_DOUBLE(train_config, phase[TASK_AUDIT].caption_replay, "audit.caption_replay", "0", 0, 0.9, "share of caption samples in every batch, against forgetting"),
-	CONFIG_SECTION("optimizer", "torch.optim.AdamW"),
-	CONFIG_DOUBLE(train_config, adamw.beta1, "optimizer.beta1", "0.9", 0, 0.9999, "decay of the first moment"),
-	CONFIG_DOUBLE(train_config, adamw.beta2, "optimizer.beta2", "0.98", 0, 0.999999, "decay of the second moment"),
-	CONFIG_DOUBLE(train_config, adamw.eps, "optimizer.eps", "1e-8", 1e-12, 1, "added to the denominator"),
-	CONFIG_DOUBLE(train_config, adamw.weight_decay, "optimizer.weight_decay", "0.05", 0, 10, "decoupled; matrices only"),
-	CONFIG_DOUBLE(train_config, clip_norm, "optimizer.clip_norm", "1", 0, 1e9, "gradients longer than this are scaled down; 0: off"),
-	CONFIG_SECTION("augment", "training images"),
-	CONFIG_DOUBLE(train_config, augment.crop_scale_min, "augment.crop_scale_min", "0.7", 0.05, 1, "smallest share of the area a crop keeps"),
-	CONFIG_DOUBLE(train_config, augment.crop_ratio_max, "augment.crop_ratio_max", "1.15", 1, 4, "aspect of crops"),
-	CONFIG_DOUBLE(train_config, augment.flip, "augment.flip", "0.5", 0, 1, "probability of a horizontal flip"),
-	CONFIG_DOUBLE(train_config, augment.brightness, "augment.brightness", "0.2", 0, 0.9, "factor 1 +- x"),
-	CONFIG_DOUBLE(train_config, augment.contrast, "augment.contrast", "0.2", 0, 0.9, "factor 1 +- x"),
-	CONFIG_DOUBLE(train_config, augment.saturation, "augment.saturation", "0.2", 0, 1, "factor 1 +- x"),
-	CONFIG_DOUBLE(train_config, augment.cutout, "augment.cutout", "0.2", 0, 1, "probability of a blank square"),
-	CONFIG_DOUBLE(train_config, augment.cutout_max, "augment.cutout_max", "0.25", 0, 0.9, "its side over the image's"),
+	OPTIMIZER_KEYS(train_config, "0.98", "0.05"),
+	AUGMENT_KEYS(train_config, "0.7", "1.15", "0.5", "0.2", "0.2"),
 	CONFIG_SECTION("eval", "validation"),
 	CONFIG_INT64(train_config, eval_every, "eval.every", "0", 0, 1e9, "steps; 0: at every epoch's end"),
 	CONFIG_INT64(train_config, eval_limit, "eval.limit", "0", 0, 1e9, "validation samples; 0: all"),

@@ -217,18 +217,36 @@ static wn_code read_flat(const safetensors *st, const char *path, const char *na
 	return WN_OK;
 }
 
-wn_code train_state_load(const char *run_dir, train_position *p, float *weights, adamw *opt, wn_error *err)
+/* Paths of the newest checkpoint's files. */
+static wn_code newest(const char *run_dir, char json[PATH_MAX], char tensors[PATH_MAX], wn_error *err)
 {
-	char path[PATH_MAX], dir[PATH_MAX / 2];
-	int64_t step = 0, opt_step = 0;
-	safetensors *st = NULL;
+	char dir[PATH_MAX / 2];
+	int64_t step = 0;
 	if (snprintf(dir, sizeof dir, "%s/state", run_dir) >= (int)sizeof dir)
 		return wn_fail(err, WN_TOO_LARGE, "run_dir: path too long");
 	if (list_steps(dir, &step, 1) == 0)
 		return wn_fail(err, WN_NOT_FOUND, "%s: no checkpoint", dir);
-	snprintf(path, sizeof path, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[0]);
-	wn_code rc = read_json(path, p, &opt_step, err);
-	snprintf(path, sizeof path, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[1]);
+	snprintf(json, PATH_MAX, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[0]);
+	snprintf(tensors, PATH_MAX, "%s/" PREFIX "%09lld/%s", dir, (long long)step, FILES[1]);
+	return WN_OK;
+}
+
+wn_code train_state_position(const char *run_dir, train_position *p, wn_error *err)
+{
+	char json[PATH_MAX], tensors[PATH_MAX];
+	int64_t opt_step;
+	wn_code rc = newest(run_dir, json, tensors, err);
+	return rc ? rc : read_json(json, p, &opt_step, err);
+}
+
+wn_code train_state_load(const char *run_dir, train_position *p, float *weights, adamw *opt, wn_error *err)
+{
+	char json[PATH_MAX], path[PATH_MAX];
+	int64_t opt_step = 0;
+	safetensors *st = NULL;
+	wn_code rc = newest(run_dir, json, path, err);
+	if (!rc)
+		rc = read_json(json, p, &opt_step, err);
 	if (!rc)
 		rc = safetensors_open(&st, path, err);
 	if (!rc)

@@ -31,6 +31,8 @@ typedef struct train_position {
 wn_code train_state_save(const char *run_dir, const train_position *p, const float *weights, const adamw *opt, wn_error *err);
 /* WN_NOT_FOUND when there is none. Loads the newest; weights and moments must have opt->count floats. */
 wn_code train_state_load(const char *run_dir, train_position *p, float *weights, adamw *opt, wn_error *err);
+/* The newest one's position alone: what shapes its weights have may hang on it. */
+wn_code train_state_position(const char *run_dir, train_position *p, wn_error *err);
 /* True when run_dir holds a checkpoint. */
 bool train_state_exists(const char *run_dir);
 

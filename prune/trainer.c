@@ -11,7 +11,7 @@
 #include "model/checkpoint.h"
 #include "model/classifier.h"
 #include "model/dnn.h"
-#include "prune/adamw.h"
+#include "prune/adamw_model.h"
 #include "prune/evaluate.h"
 #include "prune/progress.h"
 #include "prune/sample_plan.h"
@@ -477,23 +477,6 @@ static void enter_next_phase(trainer *t)
 
 /* ---- the run ---- */
 
-static wn_code open_optimizer(trainer *t, wn_error *err)
-{
-	const blip2 *m = t->run->model;
-	const size_t n = blip2_num_params(m), count = blip2_weights_count(m);
-	adamw_segment *segments = calloc(n, sizeof *segments);
-	t->grads = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
-	wn_code rc = segments && t->grads ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for %zu gradients", count);
-	for (size_t i = 0; !rc && i < n; i++) {
-		const param *p = blip2_param(m, i);
-		segments[i] = (adamw_segment){.offset = p->offset, .count = p->count, .decay = p->decay};
-	}
-	if (!rc)
-		rc = adamw_open(&t->adamw, &t->run->config->adamw, count, segments, n, err);
-	free(segments);
-	return rc;
-}
-
 static wn_code restore(trainer *t, wn_error *err)
 {
 	char path[PATH_MAX];
@@ -580,7 +563,7 @@ wn_code trainer_run(train_run *r, const trainer_options *o, wn_error *err)
 	t.num_phases = train_config_phases(r->config, t.tasks);
 	for (int i = 0; i < t.num_phases; i++)
 		t.total_steps += train_run_steps(r, t.tasks[i]);
-	wn_code rc = open_optimizer(&t, err);
+	wn_code rc = adamw_open_model(&t.adamw, &t.grads, &r->config->adamw, r->model, err);
 	if (!rc)
 		rc = restore(&t, err);
 	if (!rc)
