@@ -11,7 +11,8 @@
  *              "text": […]},                             // only when config.json cannot express them
  *   "precision": "f32" | "bf16" | "int8",
  *   "quantization": { any JSON object: what an int8 model needs beside its tensors },
- *   "self_test": { any JSON object: a sample and its answer, run before a version serves },
+ *   "self_test": {"image": "gradient-1", "text": "…", "assist": "…", "probabilities": [0.81, …], "tolerance": 0.001},
+ *                                                        // a sample and its answer (self_test.h); any object is read here
  *   "lineage": any JSON: teacher digest, stage, seeds, metrics,
  *   "files": {"model.safetensors": "sha256:…", …}
  * }
@@ -55,7 +56,7 @@ typedef struct manifest {
 	char precision[8];
 	json_t *lineage; /* owned, may be NULL */
 	json_t *quantization; /* owned object, may be NULL */
-	json_t *self_test;    /* owned object, may be NULL */
+	json_t *self_test;    /* owned object, may be NULL; of this model's answers: a derived model must not inherit it */
 	json_t *widths;  /* owned, NULL when config.json says it all */
 	json_t *files;   /* owned object name -> "sha256:…", may be NULL */
 } manifest;
