@@ -36,6 +36,7 @@ int main(int argc, char **argv)
 	const command commands[] = {
 		{"train", cmd_train, "train a teacher, or fine-tune an imported checkpoint"},
 		{"eval", cmd_eval, "accuracy, F1, calibration and latency on a data set"},
+		{"publish", cmd_publish, "make a model directory the next version of a registry"},
 		{"inspect", cmd_inspect, "parameters, FLOPs and bytes of a model directory"},
 		{"forward", cmd_forward, "hidden states and logits for given inputs"},
 		{"grad", cmd_grad, "loss and the gradient of every parameter"},
