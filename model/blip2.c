@@ -334,6 +334,8 @@ blip2_block_view blip2_view_block(const blip2_session *s, component which, int i
 	const stack *stacks[] = {&m->vision, &m->qformer, &m->text};
 	const stack_state *states[] = {&s->vision, &s->qformer, &s->text};
 	const int lens[] = {1 + s->patches_seen, m->config.num_query_tokens, s->len};
+	if (which == COMPONENT_VISION && !s->opt.use_vision)
+		return (blip2_block_view){0}; /* never ran */
 	const bool cross = stacks[which]->blocks[index].cross.num_heads > 0;
 	const block_state *st = &states[which]->states[index];
 	return (blip2_block_view){

@@ -116,8 +116,8 @@ void blip2_logits(const blip2_session *s, const int32_t *rows, size_t count, flo
  * the number of label tokens whose logit was the largest, *total how many there were. */
 wn_code blip2_backward(blip2_session *s, const blip2_batch *b, float scale, float *grads, float *loss, int *correct, int *total, wn_error *err);
 
-/* What a block computed in the last forward; NULL where it has no such part. rows = n * (rows a sample). Valid until the
- * next forward of a training or keep_hidden session. */
+/* What a block computed in the last forward; NULL where it has no such part, all of it (and no rows) for a vision block of a
+ * session without use_vision. rows = n * (rows a sample). Valid until the next forward of a training or keep_hidden session. */
 typedef struct blip2_block_view {
 	size_t rows;
 	const float *input, *output; /* [rows][hidden] */
@@ -137,8 +137,8 @@ typedef struct blip2_loss {
 	size_t count;        /* at most the session's max_loss_rows */
 	/* logits [count][V]: in, logits; out, the gradient of the loss with respect to them. */
 	void (*logits)(void *ctx, float *logits);
-	/* May be NULL. Called for every block, last to first, before its backward: adds the gradient of the loss with respect to
-	 * the block's output (blip2_view_block) to d [rows][hidden]. */
+	/* May be NULL. Called for every block of the text, the Q-Former, the vision stack (with use_vision), last to first, before
+	 * its backward: adds the gradient of the loss with respect to the block's output (blip2_view_block) to d [rows][hidden]. */
 	void (*hidden)(void *ctx, component which, int index, float *d);
 	void *ctx;
 } blip2_loss;
