@@ -1,0 +1,33 @@
+/* compress_log.h: what a compression run writes down: RUN/plan.json, RUN/log.jsonl, iterations/NNN/pruning.json.
+ *
+ * log.jsonl, one JSON object a line (prune/train_log.h):
+ *   {"event":"teacher","parameters":…,"flops":…,"latency_ms":…,"eval":E}                                     first
+ *   {"event":"step","iteration":3,"step":1200,"iteration_step":200,"loss":…,"nll":…,"kl":…,"pair":…,"relation":…,"hidden":…,
+ *    "accuracy":…,"lr":…,"grad_norm":…,"samples_per_s":…,"skipped":false}
+ *   {"event":"eval","iteration":3,"step":1200,"iteration_step":200,"best":true,"eval":E}
+ *   {"event":"iteration","iteration":3,"name":"003-inner","parameters":…,"flops":…,"latency_ms":…,"score_lost":{…},"before":E,
+ *    "after":E,"seconds":…}                                                                                  (before: sliced, not distilled)
+ *   {"event":"final","parameters":…,"flops":…,"latency_ms":…,"eval":E,"teacher_eval":E,…}                     last
+ * E = {"split":"validation","samples":…,"accuracy":…,"macro_f1":…,"ece":…,"nll":…,"classes":[{"label":…,"precision":…,"recall":…,
+ * "f1":…,"support":…}]}. What was not measured is null. */
+#ifndef WINNOW_PRUNE_COMPRESS_LOG_H
+#define WINNOW_PRUNE_COMPRESS_LOG_H
+
+#include <jansson.h>
+
+#include "model/hf_config.h"
+#include "model/manifest.h"
+#include "prune/compress/distill_loss.h"
+#include "prune/metrics.h"
+
+/* A number, or null when it is not finite: JSON has no NaN. */
+json_t *json_number(double v);
+/* {"vision":{"hidden_size":…,"blocks":[{"num_heads":…,"head_dim":…,"cross_num_heads":…,"cross_head_dim":…,"ffn_dim":…}]},"qformer":…,
+ * "text":…,"num_query_tokens":…} */
+json_t *widths_json(const blip2_config *c);
+/* The widths back, over `base` for everything else. */
+wn_code widths_parse(blip2_config *out, const json_t *j, const blip2_config *base, wn_error *err);
+/* E above. */
+json_t *eval_json(const metrics *m, const char *split, const manifest *labels);
+
+#endif

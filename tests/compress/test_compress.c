@@ -1,0 +1,415 @@
+/* Whole compression runs of a tiny teacher on the sample ads.
+ *
+ * Resume: one process runs undisturbed; others are killed with SIGKILL at random moments and resumed until done; the student's
+ * bytes must agree. Every iteration is a model directory that loads and gives the same logits bit for bit. A student learns:
+ * more of the teacher's answers are right after distillation than before. */
+#include "tests/prune/support.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <omp.h>
+
+#include "base/file.h"
+#include "model/checkpoint.h"
+#include "prune/compress/compress_log.h"
+#include "prune/compress/compressor.h"
+#include "prune/trainer.h"
+
+static char dir[256];
+
+static const char TEACHER[] =
+	"run_dir: %s/teacher\n"
+	"data: {dir: " SAMPLES_DIR ", cache: %s/cache, cache_scale: 1}\n"
+	"threads: 2\n"
+	"model:\n"
+	"  vision: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}\n"
+	"  qformer: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}\n"
+	"  text: {hidden_size: 48, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 96}\n"
+	"  image_size: 56\n"
+	"  num_query_tokens: 4\n"
+	"  vocab_size: 512\n"
+	"prompt: '内容：{text} 补充：{assist} 判定：'\n"
+	"labels:\n"
+	"  - compliant | 合规 | pass\n  - weapons | 违禁品 | block\n  - alcohol_tobacco | 烟酒违规 | block\n"
+	"  - gambling | 赌博 | block\n  - medical_claim | 医疗违规 | block\n  - false_claim | 虚假宣传 | block\n"
+	"  - mismatch | 图文不符 | review\n  - clickbait | 诱导点击 | review\n  - unreadable | 画质低劣 | review\n"
+	"audit: {split: test, validation: '', steps: 150, batch_size: 16, warmup_steps: 10, learning_rate: 2e-3}\n"
+	"augment: {crop_scale_min: 1, crop_ratio_max: 1, flip: 0, brightness: 0, contrast: 0, saturation: 0, cutout: 0}\n"
+	"export: {dtype: f32}\n";
+
+static const char STUDENT[] =
+	"run_dir: %s/%s\n"
+	"teacher: %s/teacher/export\n"
+	"data: {dir: " SAMPLES_DIR ", split: test, validation: test, samples: 40, recombined: 60, cache: %s/cache}\n"
+	"threads: 2\n"
+	"final:\n"
+	"  vision: {num_hidden_layers: 1, hidden_size: 24, num_attention_heads: 2, head_dim: 12, intermediate_size: 32}\n"
+	"  qformer: {hidden_size: 24, num_attention_heads: 2, head_dim: 12, intermediate_size: 48}\n"
+	"  text: {num_hidden_layers: 1, hidden_size: 32, num_attention_heads: 2, head_dim: 16, intermediate_size: 64}\n"
+	"  num_query_tokens: 2\n"
+	"stages: [blocks+queries | iterations 1 | steps 3, inner | iterations 2 | steps 2, hidden | iterations 1 | steps 3]\n"
+	"width_multiple: 4\n"
+	"importance: {batches: 2}\n"
+	"distill: {batch_size: 6, micro_batch: 4, warmup_steps: 2, finish_steps: 4}\n"
+	"target: {request_tokens: 16}\n"
+	"eval: {batch: 8, latency_runs: 0}\n"
+	"checkpoint_every: 2\n";
+
+#define NUM_ITERATIONS 5
+static const char *const NAMES[NUM_ITERATIONS] = {"001-blocks-queries", "002-inner", "003-inner", "004-hidden", "005-finish"};
+
+static wn_code make_teacher(wn_error *err)
+{
+	char text[4096], path[400];
+	snprintf(text, sizeof text, TEACHER, dir, dir);
+	snprintf(path, sizeof path, "%s/teacher.yaml", dir);
+	write_text(path, text);
+	train_config c;
+	train_run r;
+	FILE *quiet = fopen("/dev/null", "w");
+	wn_code rc = train_config_load(&c, path, NULL, 0, err);
+	if (rc)
+		return rc;
+	omp_set_num_threads(c.threads);
+	const train_run_options ro = {.out = quiet};
+	const trainer_options to = {.reducer = {.ranks = 1}};
+	if (!(rc = train_run_open(&r, &c, &ro, err))) {
+		rc = trainer_run(&r, &to, err);
+		train_run_close(&r);
+	}
+	train_config_free(&c);
+	fclose(quiet);
+	return rc;
+}
+
+/* In a child: OpenMP's threads do not survive a fork, so this process must not have any before the last one. */
+static int open_dir(void **state)
+{
+	int status;
+	scratch_open(dir, sizeof dir);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		wn_error err = {0};
+		wn_code rc = make_teacher(&err);
+		if (rc)
+			fprintf(stderr, "teacher: %s\n", err.message);
+		_exit(rc ? 1 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return !WIFEXITED(status) || WEXITSTATUS(status);
+}
+
+static int close_dir(void **state)
+{
+	remove_tree(dir);
+	return 0;
+}
+
+static void load_config(compress_config *c, const char *run, const char *const *sets, int num_sets)
+{
+	char text[4096], path[400];
+	snprintf(text, sizeof text, STUDENT, dir, run, dir, dir);
+	snprintf(path, sizeof path, "%s/%s.yaml", dir, run);
+	write_text(path, text);
+	assert_ok(compress_config_load(c, path, sets, num_sets, err));
+}
+
+static wn_code compress(const char *run, const char *const *sets, int num_sets, bool resume, int64_t max_steps, volatile sig_atomic_t *stop,
+			wn_error *err)
+{
+	compress_config c;
+	workspace w;
+	cost_model *cost = NULL;
+	compress_plan *p = calloc(1, sizeof *p);
+	FILE *quiet = fopen("/dev/null", "w");
+	load_config(&c, run, sets, num_sets);
+	omp_set_num_threads(c.threads);
+	const workspace_options wo = {.resume = resume, .out = quiet, .stop = stop};
+	const compressor_options co = {.resume = resume, .max_steps = max_steps};
+	const cost_request request = {.text_len = c.request_tokens, .logit_rows = 1};
+	wn_code rc = workspace_open(&w, &c, &wo, err);
+	if (!rc) {
+		rc = cost_open(&cost, &request, err);
+		if (!rc)
+			rc = compress_plan_make(p, &w, resume, cost, err);
+		if (!rc)
+			rc = compress_plan_save(p, &w, cost, err);
+		if (!rc)
+			rc = compressor_run(&w, p, cost, &co, err);
+		cost_close(&cost);
+		workspace_close(&w);
+	}
+	compress_config_free(&c);
+	fclose(quiet);
+	free(p);
+	return rc;
+}
+
+/* In a child of its own, killed after `milliseconds` (0: let it finish). True when it finished by itself. */
+static bool compress_in_child(const char *run, bool resume, long milliseconds)
+{
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		wn_error err = {0};
+		wn_code rc = compress(run, NULL, 0, resume, 0, NULL, &err);
+		if (rc)
+			fprintf(stderr, "child: %s\n", err.message);
+		_exit(rc ? 1 : 0);
+	}
+	int status;
+	if (milliseconds > 0) {
+		for (long waited = 0; waited < milliseconds; waited += 2) {
+			if (waitpid(pid, &status, WNOHANG) == pid)
+				goto ended;
+			nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+		}
+		kill(pid, SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+ended:
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return false;
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	return true;
+}
+
+static void read_in_run(const char *run, const char *name, char **text, size_t *len)
+{
+	char path[600];
+	snprintf(path, sizeof path, "%s/%s/%s", dir, run, name);
+	assert_ok(file_read(path, (size_t)1 << 28, text, len, err));
+}
+
+static void assert_same_file(const char *a, const char *b, const char *name)
+{
+	char *x, *y;
+	size_t n, m;
+	read_in_run(a, name, &x, &n);
+	read_in_run(b, name, &y, &m);
+	if (n != m || memcmp(x, y, n))
+		fail_msg("%s differs between %s and %s", name, a, b);
+	free(x);
+	free(y);
+}
+
+static void assert_same_run(void)
+{
+	assert_same_file("whole", "killed", "export/model.safetensors");
+	assert_same_file("whole", "killed", "best/model.safetensors");
+	for (int i = 0; i < NUM_ITERATIONS; i++) {
+		char name[128];
+		snprintf(name, sizeof name, "iterations/%s/model.safetensors", NAMES[i]);
+		assert_same_file("whole", "killed", name);
+		snprintf(name, sizeof name, "iterations/%s.pruning.json", NAMES[i]);
+		assert_same_file("whole", "killed", name);
+	}
+}
+
+static void killed_and_resumed_equals_undisturbed(void **state)
+{
+	struct timespec t0, t1;
+	assert_true(compress_in_child("warm", false, 0)); /* fills the caches */
+	clock_gettime(CLOCK_MONOTONIC, &t0);
+	assert_true(compress_in_child("whole", false, 0));
+	clock_gettime(CLOCK_MONOTONIC, &t1);
+	long whole_ms = (t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000;
+	srand((unsigned)t1.tv_nsec); /* other moments in every run: the claim is for any */
+	const char *wanted = getenv("WINNOW_KILLS"); /* more than CI has time for */
+	const int most = wanted ? atoi(wanted) : 6;
+	int kills = 0, runs = 0;
+	do { /* a run that came through before it was killed often enough is compared, and another one takes its place */
+		char path[400];
+		snprintf(path, sizeof path, "%s/killed", dir);
+		remove_tree(path);
+		runs++;
+		while (kills < most && !compress_in_child("killed", true, 5 + whole_ms * 2 / 3 * (rand() % 1000) / 1000))
+			kills++;
+		assert_true(compress_in_child("killed", true, 0)); /* also: resuming a finished run is harmless */
+		assert_same_run();
+	} while (kills < most);
+	print_message("killed %d times in %d runs; undisturbed %ld ms\n", kills, runs, whole_ms);
+}
+
+/* Every line is an object; events come in order; the shapes are the plan's. */
+static void the_log_tells_the_story(void **state)
+{
+	char *text;
+	size_t len;
+	wn_error err = {0};
+	if (compress("story", NULL, 0, false, 0, NULL, &err))
+		fail_msg("%s", err.message);
+	read_in_run("story", "log.jsonl", &text, &len);
+	int steps = 0, iterations = 0, teachers = 0, finals = 0;
+	char *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		json_t *j = json_loads(line, 0, NULL);
+		assert_non_null(j);
+		const char *event = json_string_value(json_object_get(j, "event"));
+		assert_non_null(event);
+		if (!strcmp(event, "step")) {
+			assert_int_equal(json_integer_value(json_object_get(j, "step")), ++steps);
+			assert_true(num(j, "loss") > 0);
+			assert_true(num(j, "hidden") > 0 || iterations == NUM_ITERATIONS - 1); /* not in the finish */
+		} else if (!strcmp(event, "iteration")) {
+			assert_string_equal(json_string_value(json_object_get(j, "name")), NAMES[iterations++]);
+			assert_true(json_is_object(json_object_get(j, "before")) && json_is_object(json_object_get(j, "after")));
+		}
+		teachers += !strcmp(event, "teacher");
+		finals += !strcmp(event, "final");
+		json_decref(j);
+	}
+	free(text);
+	assert_int_equal(teachers, 1);
+	assert_int_equal(finals, 1);
+	assert_int_equal(iterations, NUM_ITERATIONS);
+	assert_int_equal(steps, 3 + 2 + 2 + 3 + 4);
+}
+
+/* Logits of one fixed request. */
+static void logits_of(const char *model, float *out, size_t vocab)
+{
+	char path[600];
+	checkpoint ck;
+	blip2_session *s = NULL;
+	const checkpoint_options co = {.verify_digests = true};
+	snprintf(path, sizeof path, "%s/%s", dir, model);
+	assert_ok(checkpoint_load(&ck, path, &co, err));
+	const blip2_config *c = blip2_get_config(ck.model);
+	assert_int_equal(c->vocab_size, vocab);
+	float *pixels = calloc(3 * (size_t)c->image_size * (size_t)c->image_size, sizeof *pixels);
+	for (int i = 0; i < 3 * c->image_size * c->image_size; i++)
+		pixels[i] = (float)sin(i * 0.37);
+	int32_t ids[12];
+	for (int i = 0; i < 12; i++)
+		ids[i] = 10 + 7 * i;
+	blip2_session_options so = blip2_session_defaults();
+	so.max_text_len = 12;
+	assert_ok(blip2_session_open(&s, ck.model, &so, err));
+	const blip2_batch b = {.n = 1, .text_len = 12, .pixel_values = pixels, .input_ids = ids};
+	assert_ok(blip2_forward(s, &b, err));
+	const int32_t row = c->num_query_tokens + 11;
+	blip2_logits(s, &row, 1, out);
+	blip2_session_close(&s);
+	checkpoint_close(&ck);
+	free(pixels);
+}
+
+/* A partly pruned model is an ordinary model: written and read back it answers the same, to the bit. */
+static void every_stage_survives_the_disk(void **state)
+{
+	static float a[512], b[512];
+	for (int i = 0; i < NUM_ITERATIONS; i++) {
+		char name[128], path[600], copy[600], vocabulary[640];
+		checkpoint ck;
+		const checkpoint_options co = {.skip_digest = true};
+		snprintf(name, sizeof name, "story/iterations/%s", NAMES[i]);
+		logits_of(name, a, 512);
+		snprintf(path, sizeof path, "%s/%s", dir, name);
+		snprintf(copy, sizeof copy, "%s/copy", dir);
+		snprintf(vocabulary, sizeof vocabulary, "%s/tokenizer.json", path);
+		assert_ok(checkpoint_load(&ck, path, &co, err));
+		assert_ok(checkpoint_save(copy, ck.model, &ck.manifest, &ck.image_processor, vocabulary, DTYPE_F32, err));
+		checkpoint_close(&ck);
+		logits_of("copy", b, 512);
+		assert_memory_equal(a, b, sizeof a);
+	}
+}
+
+static void a_stop_is_kept_and_continued(void **state)
+{
+	volatile sig_atomic_t stop = 0;
+	wn_error err = {0};
+	assert_int_equal(compress("stopped", NULL, 0, false, 4, &stop, &err), WN_OK); /* --max-steps: inside the second iteration */
+	stop = 1;
+	assert_int_equal(compress("stopped", NULL, 0, true, 0, &stop, &err), WN_CANCELLED);
+	stop = 0;
+	assert_int_equal(compress("stopped", NULL, 0, true, 0, &stop, &err), WN_OK);
+	assert_same_file("story", "stopped", "export/model.safetensors");
+}
+
+static void mistakes_are_named(void **state)
+{
+	static const struct {
+		const char *set, *message;
+	} at_load[] = {{"stages=[]", "stages: empty"},
+		       {"stages=['blocks | iterations 0 | steps 1']", "iterations"},
+		       {"stages=['heads | iterations 1 | steps 1']", "heads"},
+		       {"distill.micro_batch=99", "distill.micro_batch: found 99"},
+		       {"distill.min_learning_rate=1", "distill.min_learning_rate: found 1"},
+		       {"target.kind=parameters", "target.value: found 0"},
+		       {"data.unlabelled=5", "data.unlabelled_split is empty"}};
+	char path[400];
+	snprintf(path, sizeof path, "%s/story.yaml", dir);
+	for (size_t i = 0; i < sizeof at_load / sizeof *at_load; i++) {
+		compress_config c;
+		assert_refused(WN_INVALID, at_load[i].message, compress_config_load(&c, path, &at_load[i].set, 1, err));
+	}
+	static const struct {
+		const char *set, *message;
+		wn_code code;
+	} at_run[] = {{"final.vision.hidden_size=4096", "hidden_size", WN_INVALID},
+		      {"final.text.num_hidden_layers=9", "final.text.num_hidden_layers: found 9, the teacher has 2", WN_INVALID},
+		      {"teacher=/nowhere", "/nowhere", WN_NOT_FOUND},
+		      {"data.split=none", "none", WN_NOT_FOUND}};
+	for (size_t i = 0; i < sizeof at_run / sizeof *at_run; i++) {
+		char run[32];
+		snprintf(run, sizeof run, "wrong%zu", i);
+		wn_error err = {0};
+		wn_code rc = compress(run, &at_run[i].set, 1, false, 0, NULL, &err);
+		if (rc == WN_OK || !strstr(err.message, at_run[i].message))
+			fail_msg("%s: code %d, \"%s\"", at_run[i].set, rc, err.message);
+	}
+	wn_error err = {0};
+	assert_int_equal(compress("story", NULL, 0, false, 0, NULL, &err), WN_INVALID); /* without --resume */
+	assert_non_null(strstr(err.message, "already holds a run"));
+	const char *other = "seed=2";
+	assert_int_equal(compress("story", &other, 1, true, 0, NULL, &err), WN_INVALID);
+}
+
+/* Distillation teaches: on the ads it distils on, the sliced student's answers get better. */
+static void a_student_learns(void **state)
+{
+	static const char *const sets[] = {"stages=['blocks+queries+inner+hidden | iterations 1 | steps 100']", "distill.finish_steps=100",
+					   "distill.batch_size=16", "distill.micro_batch=0", "distill.learning_rate=3e-3",
+					   "distill.finish_learning_rate=2e-3", "checkpoint_every=1000"};
+	char *text;
+	size_t len;
+	wn_error err = {0};
+	if (compress("learns", sets, sizeof sets / sizeof *sets, false, 0, NULL, &err))
+		fail_msg("%s", err.message);
+	read_in_run("learns", "log.jsonl", &text, &len);
+	double before = 0, after = 0, full = 0;
+	char *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		json_t *j = json_loads(line, 0, NULL);
+		const char *event = json_string_value(json_object_get(j, "event"));
+		if (!strcmp(event, "iteration") && before == 0)
+			before = num(json_object_get(j, "before"), "accuracy");
+		if (!strcmp(event, "final")) {
+			after = num(json_object_get(j, "eval"), "accuracy");
+			full = num(json_object_get(j, "teacher_eval"), "accuracy");
+		}
+		json_decref(j);
+	}
+	free(text);
+	print_message("accuracy: teacher %.2f, sliced %.2f, distilled %.2f\n", full, before, after);
+	assert_true(after > before + 0.1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(killed_and_resumed_equals_undisturbed),
+		cmocka_unit_test(the_log_tells_the_story),
+		cmocka_unit_test(every_stage_survives_the_disk),
+		cmocka_unit_test(a_stop_is_kept_and_continued),
+		cmocka_unit_test(mistakes_are_named),
+		cmocka_unit_test(a_student_learns),
+	};
+	return cmocka_run_group_tests(tests, open_dir, close_dir);
+}
