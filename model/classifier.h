@@ -6,8 +6,8 @@
  * the rows that have a successor only. No verbalizer's tokens may be the beginning of another's: with that, no end token is
  * needed for the labels to be disjoint events.
  *
- * Prompts of one batch are padded on the left, to the longest one rounded up to PROMPT_BUCKET, so that the number of
- * different shapes stays small; padding is masked and does not change an answer.
+ * Prompts of one batch are padded on the left, to the longest one rounded up to PROMPT_BUCKET (label_trie.h); padding is masked
+ * and does not change an answer.
  *
  * A classifier is immutable and shared; a classifier_session is one thread's scratch. */
 #ifndef WINNOW_MODEL_CLASSIFIER_H
@@ -15,8 +15,6 @@
 
 #include "base/error.h"
 #include "model/checkpoint.h"
-
-#define PROMPT_BUCKET 8 /* tokens */
 
 typedef struct classifier classifier;
 typedef struct classifier_session classifier_session;
