@@ -158,7 +158,7 @@ static void fill_tokens(batch *b, const batch_item *items, int32_t pad_id)
 	}
 }
 
-static wn_code fill_pixels(float *out, const batch_item *it, const batch_options *o, wn_error *err)
+static wn_code fill_picture(float *out, const batch_item *it, const batch_options *o, wn_error *err)
 {
 	const int size = o->image_processor.size;
 	if (o->blank_images) {
@@ -174,6 +174,21 @@ static wn_code fill_pixels(float *out, const batch_item *it, const batch_options
 	return image_preprocess(out, &o->image_processor, &img, err);
 }
 
+wn_code batch_fill_pixels(float *out, const batch_item *items, int n, const batch_options *o, wn_error *err)
+{
+	const size_t image_floats = (size_t)3 * (size_t)o->image_processor.size * (size_t)o->image_processor.size;
+	atomic_int failed = WN_OK;
+#pragma omp parallel for schedule(dynamic, 1)
+	for (int i = 0; i < n; i++) {
+		wn_code rc = fill_picture(out + (size_t)i * image_floats, &items[i], o, NULL);
+		if (rc)
+			atomic_store(&failed, (int)rc);
+	}
+	if (failed)
+		return wn_fail(err, (wn_code)failed, "cannot preprocess a batch of %d images", n);
+	return WN_OK;
+}
+
 wn_code batch_fill(batch *b, const batch_item *items, int n, const batch_options *o, int32_t pad_id, wn_error *err)
 {
 	if (n < 1 || n > b->max_n)
@@ -184,17 +199,7 @@ wn_code batch_fill(batch *b, const batch_item *items, int n, const batch_options
 				       sequence_len(items[i].sequences, items[i].index), b->max_len);
 	b->n = n;
 	fill_tokens(b, items, pad_id);
-	const size_t image_floats = (size_t)3 * (size_t)o->image_processor.size * (size_t)o->image_processor.size;
-	atomic_int failed = WN_OK;
-#pragma omp parallel for schedule(dynamic, 1)
-	for (int i = 0; i < n; i++) {
-		wn_code rc = fill_pixels(b->pixel_values + (size_t)i * image_floats, &items[i], o, NULL);
-		if (rc)
-			atomic_store(&failed, (int)rc);
-	}
-	if (failed)
-		return wn_fail(err, (wn_code)failed, "cannot preprocess a batch of %d images", n);
-	return WN_OK;
+	return batch_fill_pixels(b->pixel_values, items, n, o, err);
 }
 
 blip2_batch batch_view(const batch *b)

@@ -78,6 +78,8 @@ void batch_close(batch *b);
 /* Fills b from n items (n <= max_n), in parallel over the OpenMP threads. pad_id fills the ends. Errors: an image that
  * cannot be preprocessed (no memory). */
 wn_code batch_fill(batch *b, const batch_item *items, int n, const batch_options *o, int32_t pad_id, wn_error *err);
+/* The pictures of n items (their sequences are not looked at) into out [n][3][size][size], in parallel: what batch_fill does. */
+wn_code batch_fill_pixels(float *out, const batch_item *items, int n, const batch_options *o, wn_error *err);
 /* b as the engine's argument. */
 blip2_batch batch_view(const batch *b);
 

@@ -7,13 +7,42 @@
 #define STREAM_ORDER   0x6f72646572u /* keys of the two uses of a stream's seed */
 #define STREAM_AUGMENT 0x617567u
 
+wn_code sample_walk_open(sample_walk *w, size_t count, uint64_t seed, uint64_t id, wn_error *err)
+{
+	*w = (sample_walk){.count = count, .seed = seed, .id = id};
+	if (count == 0)
+		return wn_fail(err, WN_INVALID, "a split without samples");
+	w->order = calloc(count, sizeof *w->order);
+	return w->order ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for the order of %zu samples", count);
+}
+
+void sample_walk_close(sample_walk *w)
+{
+	free(w->order);
+	*w = (sample_walk){0};
+}
+
+uint32_t sample_walk_at(sample_walk *w, uint64_t position)
+{
+	const uint64_t epoch = position / w->count;
+	if (!w->has_order || w->epoch != epoch) {
+		rng r = rng_open(w->seed, w->id, STREAM_ORDER, epoch);
+		rng_permutation(&r, w->order, w->count);
+		w->epoch = epoch;
+		w->has_order = true;
+	}
+	return w->order[position % w->count];
+}
+
+int64_t sample_share(int64_t steps, int batch_size, double share)
+{
+	return (int64_t)((double)steps * batch_size * share);
+}
+
 static wn_code open_stream(stream *s, uint64_t seed, uint64_t id, const sequence_set *sequences, const image_cache *images, wn_error *err)
 {
-	*s = (stream){.sequences = sequences, .images = images, .seed = seed, .id = id};
-	if (sequences->count == 0)
-		return wn_fail(err, WN_INVALID, "a split without samples");
-	s->order = calloc(sequences->count, sizeof *s->order);
-	return s->order ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for the order of %zu samples", sequences->count);
+	*s = (stream){.sequences = sequences, .images = images};
+	return sample_walk_open(&s->walk, sequences->count, seed, id, err);
 }
 
 wn_code sample_plan_open(sample_plan *p, int batch_size, double replay_share, uint64_t seed, uint64_t id,
@@ -31,32 +60,24 @@ wn_code sample_plan_open(sample_plan *p, int batch_size, double replay_share, ui
 
 void sample_plan_close(sample_plan *p)
 {
-	free(p->main.order);
-	free(p->replay.order);
+	sample_walk_close(&p->main.walk);
+	sample_walk_close(&p->replay.walk);
 	*p = (sample_plan){0};
 }
 
 static batch_item stream_at(stream *s, uint64_t position)
 {
-	const size_t count = s->sequences->count;
-	const uint64_t epoch = position / count;
-	if (!s->has_order || s->epoch != epoch) {
-		rng r = rng_open(s->seed, s->id, STREAM_ORDER, epoch);
-		rng_permutation(&r, s->order, count);
-		s->epoch = epoch;
-		s->has_order = true;
-	}
-	const uint32_t index = s->order[position % count];
+	const uint32_t index = sample_walk_at(&s->walk, position);
 	return (batch_item){.sequences = s->sequences,
 			    .images = s->images,
 			    .index = index,
-			    .key = rng_open(s->seed, s->id ^ STREAM_AUGMENT, epoch, index)};
+			    .key = rng_open(s->walk.seed, s->walk.id ^ STREAM_AUGMENT, position / s->walk.count, index)};
 }
 
 /* Replay samples in the first `steps` steps; what is left of a batch is the main stream's. */
 static int64_t replayed(const sample_plan *p, int64_t steps)
 {
-	return (int64_t)((double)steps * p->batch_size * p->replay_share);
+	return sample_share(steps, p->batch_size, p->replay_share);
 }
 
 int sample_plan_step(sample_plan *p, int64_t step, batch_item *items)
