@@ -5,6 +5,9 @@
  * words of the labelled ads as well. The set is a pure function of its options: items are listed once, labelled ones first, and
  * a step's items are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
  *
+ * Recombination goes in rounds: in each, every picture meets the words of one other ad, every ad's words are used once, and no
+ * pair comes twice before all have been used.
+ *
  * A batch has the prompt padded on the left and the labels' trie behind it, exactly as model/classifier.c scores a request. */
 #ifndef WINNOW_PRUNE_COMPRESS_TRANSFER_H
 #define WINNOW_PRUNE_COMPRESS_TRANSFER_H
@@ -32,10 +35,10 @@ typedef struct transfer_options {
 	const dataset *labelled;           /* its first `samples` are used */
 	const image_cache *labelled_images;
 	size_t samples;
-	size_t recombined;                 /* further items */
+	size_t recombined;                 /* further items; at most samples * (samples - 1), there are no more pairs */
 	const image_cache *unlabelled_images; /* may be NULL */
 	size_t unlabelled;                 /* further items: the first so many pictures of it */
-	double labelled_share;             /* of every batch, in (0, 1]; 1 with no further items */
+	double labelled_share;             /* of every batch, in (0, 1]; counts as 1 when there are no further items */
 	int batch_size;
 	uint64_t seed;
 	const tokenizer *tokenizer;
@@ -44,30 +47,37 @@ typedef struct transfer_options {
 
 typedef struct transfer_set transfer_set;
 
-wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *err); /* borrows what o points to */
+/* Borrows what o points to. Reads every picture once, for the digest. WN_INVALID names the option that does not fit the data, or
+ * the ad whose prompt cannot be encoded. */
+wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *err);
 void transfer_close(transfer_set **t);
 size_t transfer_count(const transfer_set *t);
 size_t transfer_labelled(const transfer_set *t); /* items [0, this) have a label */
 const transfer_item *transfer_get(const transfer_set *t, size_t i);
-int transfer_longest_prompt(const transfer_set *t);   /* tokens */
-const char *transfer_digest(const transfer_set *t);   /* of items, prompts and picture sources: names a cache of teacher outputs */
+/* Item i's prompt into *ids (the set's memory); returns its length in tokens. */
+int transfer_prompt(const transfer_set *t, size_t i, const int32_t **ids);
+int transfer_longest_prompt(const transfer_set *t);   /* tokens, as a batch pads it: what label_batch_open needs */
+const char *transfer_digest(const transfer_set *t);   /* of items, prompts and pixels: names a cache of teacher outputs */
 /* Item numbers of a step's batch, longest prompts first, into items [batch_size]. */
 void transfer_step(transfer_set *t, int64_t step, uint32_t *items);
 
 typedef struct label_batch {
-	int max_n, max_len;
+	int max_n, max_len;           /* capacity; max_len is what a session is to be opened with */
+	int image_size;
 	int n, text_len, prompt_len;  /* text_len = prompt_len + tail_len; prompt_len: padded */
 	float *pixel_values;          /* [n][3][size][size] */
 	int32_t *input_ids;           /* [n][text_len] */
 	uint8_t *attention_mask;      /* [n][text_len] */
 	int *labels;                  /* [n], -1: none */
 	uint32_t *items;              /* [n] */
+	batch_item *pictures;         /* [n] */
 	const label_trie *trie;
 } label_batch;
 
+/* Borrows trie. max_prompt: transfer_longest_prompt. */
 wn_code label_batch_open(label_batch *b, int max_n, int max_prompt, int image_size, const label_trie *trie, wn_error *err);
 void label_batch_close(label_batch *b);
-/* n items by number. augment_on: key (seed, step, place in the batch) draws the pictures' augmentation. */
+/* n items by number. augment_on: key (seed, step, item) draws a picture's augmentation, however a batch is cut. pad_id may be -1. */
 wn_code label_batch_fill(label_batch *b, const transfer_set *t, const uint32_t *items, int n, const batch_options *o, int64_t step,
                          int32_t pad_id, wn_error *err);
 blip2_batch label_batch_view(const label_batch *b);
