@@ -1,9 +1,12 @@
 /* teacher.h: the teacher's answers and hidden states for a batch: computed, or read back from a cache on disk.
  *
- * Without augmentation an item's outputs never change, so they are computed once, before the first step, and kept (bf16,
- * without padding) in CACHE/teacher-<digest>.bin, named by the digest of the teacher's weights, the transfer set and what is
- * kept; a file counts only when it is complete (written beside, synced, renamed). With augmentation, or when the file would be
- * larger than the limit, the teacher runs beside the student. Belongs to one thread. */
+ * Without augmentation an item's outputs never change, so they are computed once, before the first step, and kept, without
+ * padding, in CACHE/teacher-<digest>.bin (teacher_cache.h), named by the digest of the teacher's weights and shape, the transfer set,
+ * the labels' trie, what becomes of a picture and what is kept. Logits are kept in f32: cached answers are those of the batch
+ * that the cache was filled from, and differ from those of another batch by rounding only. Hidden states are kept in bf16, each value
+ * to 2^-8 (0.4 %) of its size: a student that matches that closely has nothing left to learn from them.
+ * With augmentation, or when the file would be larger than the limit, the teacher runs beside the student. Belongs to one
+ * thread. */
 #ifndef WINNOW_PRUNE_COMPRESS_TEACHER_H
 #define WINNOW_PRUNE_COMPRESS_TEACHER_H
 
@@ -15,6 +18,7 @@
 #include "model/blip2.h"
 #include "prune/compress/transfer.h"
 
+/* What is pointed to is borrowed until teacher_close; the weights must not change meanwhile. */
 typedef struct teacher_options {
 	const blip2 *model;
 	const char *digest;       /* of its weights */
@@ -29,6 +33,7 @@ typedef struct teacher_options {
 	int64_t cache_limit;      /* bytes */
 	volatile sig_atomic_t *stop; /* may be NULL */
 	FILE *out;                /* progress; may be NULL */
+	double log_seconds;       /* between lines of progress in a log; 0: 10 */
 } teacher_options;
 
 typedef struct teacher teacher;
@@ -38,11 +43,11 @@ wn_code teacher_open(teacher **out, const teacher_options *o, wn_error *err);
 void teacher_close(teacher **t);
 bool teacher_is_cached(const teacher *t);
 
-/* The outputs for b's items, valid until the next call. */
+/* The outputs for b's items, valid until the next call. b: of the set and the trie given at open. */
 wn_code teacher_run(teacher *t, const label_batch *b, wn_error *err);
 const float *teacher_logits(const teacher *t); /* [n][1 + tail_len][V] */
 /* Output of a teacher's block for the whole batch, [n * rows][hidden_size], rows as the teacher's own forward of b lays them
- * out (Q + text_len in the text stack); padding rows are undefined. Needs hidden. */
+ * out (Q + text_len in the text stack); padding rows are undefined. NULL without hidden. */
 const float *teacher_hidden(const teacher *t, component which, int block);
 
 #endif
