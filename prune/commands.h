@@ -6,12 +6,14 @@
 
 int cmd_bench(int argc, char **argv);
 int cmd_classify(int argc, char **argv);
+int cmd_compress(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_grad(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_preprocess(int argc, char **argv);
 int cmd_publish(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 

@@ -1,0 +1,97 @@
+/* section_origin.c: what was run: a training's one-glance table, and the inputs of any run, so that it can be run again. */
+#include "prune/report/sections.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "prune/report/run_parse.h"
+
+#define MAX_DEPTH 8
+
+/* One row a leaf: "data.train.samples". */
+static void leaves(FILE *f, const char *prefix, const json_t *j, int depth)
+{
+	char name[256], value[1024];
+	const char *key;
+	json_t *v;
+	json_object_foreach((json_t *)(uintptr_t)j, key, v) {
+		snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", key);
+		if (json_is_object(v) && depth < MAX_DEPTH) {
+			leaves(f, name, v, depth + 1);
+			continue;
+		}
+		if (json_is_string(v))
+			snprintf(value, sizeof value, "%s", json_string_value(v));
+		else if (json_is_integer(v))
+			snprintf(value, sizeof value, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+		else if (json_is_real(v))
+			snprintf(value, sizeof value, "%.9g", json_real_value(v));
+		else
+			snprintf(value, sizeof value, "%s", json_is_true(v) ? "true" : json_is_false(v) ? "false" : json_is_null(v) ? "null" : "…");
+		html_row_open(f, name);
+		html_cell(f, value);
+		html_row_close(f);
+	}
+}
+
+void section_origin(FILE *f, const run *r)
+{
+	static const char *const headers[] = {"input", "|", NULL};
+	html_section_open(f, "origin", "Where it comes from");
+	html_note(f, "Run by winnow %.40s.", r->winnow ? r->winnow : "(version not stated)");
+	if (r->identity) {
+		html_table_open(f, headers);
+		leaves(f, "", r->identity, 0);
+		html_table_close(f);
+	} else {
+		html_note(f, "manifest.json does not say what its inputs were.");
+	}
+	if (r->config) {
+		fputs("<details><summary>The whole configuration</summary><pre>", f);
+		html_text(f, r->config);
+		fputs("</pre></details>\n", f);
+	}
+	html_section_close(f);
+}
+
+/* ---- a training ---- */
+
+static void metric_card(FILE *f, const char *name, double share, const run_validation *v)
+{
+	if (!isnan(share))
+		html_card(f, text_share(share).s, "%s at step %s", name, text_fixed((double)v->step, 0).s);
+}
+
+void section_training(FILE *f, const run *r)
+{
+	const run_validation *shown = NULL;
+	/* the best of the last phase: phases measure different things */
+	for (size_t i = 0; i < r->num_validations; i++) {
+		const run_validation *v = &r->validations[i];
+		const bool same_phase = shown && !strcmp(v->phase, shown->phase);
+		if (!shown || !same_phase || v->best)
+			shown = v;
+	}
+	html_section_open(f, "summary", "Summary");
+	if (r->cut_line)
+		html_note(f, "The log ends in the middle of a line (the run was killed there, or still writes); that line is left out.");
+	html_cards_open(f);
+	const double parameters = run_number(r->identity, "parameters");
+	if (!isnan(parameters))
+		html_card(f, text_si(parameters, "").s, "parameters");
+	if (r->num_steps)
+		html_card(f, text_fixed((double)r->steps[r->num_steps - 1].step, 0).s, "steps done");
+	if (shown) {
+		metric_card(f, "accuracy", shown->accuracy, shown);
+		metric_card(f, "macro-F1", shown->macro_f1, shown);
+		metric_card(f, "token accuracy", shown->token_accuracy, shown);
+		metric_card(f, "first-token accuracy", shown->first_token_accuracy, shown);
+		if (!isnan(shown->ece))
+			html_card(f, text_fixed(shown->ece, 3).s, "calibration error (ECE)");
+	}
+	html_cards_close(f);
+	if (shown)
+		html_note(f, "Quality: the best validation of the last phase%s%.60s, %s samples.", *shown->phase ? ", " : "", shown->phase,
+		          text_fixed(shown->samples, 0).s);
+	html_section_close(f);
+}
