@@ -494,7 +494,11 @@ static int fill(const char *own_dir, const char *cache_dir)
 		rc = teacher_open(&t, &o, &err);
 	if (rc)
 		fprintf(stderr, "%s\n", err.message);
-	return rc || !teacher_is_cached(t) ? 1 : 0;
+	const bool done = !rc && teacher_is_cached(t);
+	teacher_close(&t);
+	transfer_close(&set);
+	fixture_close(&f);
+	return done ? 0 : 1;
 }
 
 static pid_t start_filler(const char *own)
