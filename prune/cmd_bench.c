@@ -1,14 +1,12 @@
 /* cmd_bench.c: the time of one request (or, with --train, of one training step), beside what the machine's matrix product reaches in the same minutes.
  *
- * One request is one image, N text tokens and the logits of the last position, batch 1. The peak is the best of large
- * f32 products measured right after the runs, on the same threads: a figure from another day (other clock, other
- * neighbours) would make the percentage meaningless. After, so that its matrices do not count as the model's memory. */
-#include <math.h>
+ * What one request is, bench_request.h says. The peak is the best of large f32 products measured right after the runs, on
+ * the same threads: a figure from another day (other clock, other neighbours) would make the percentage meaningless. After,
+ * so that its matrices do not count as the model's memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include <jansson.h>
 #include <omp.h>
@@ -16,11 +14,11 @@
 #include "model/checkpoint.h"
 #include "model/dnn.h"
 #include "model/ops.h"
+#include "prune/bench_request.h"
 #include "prune/bench_train.h"
 #include "prune/commands.h"
 #include "prune/options.h"
 
-#define WARM_UP_RUNS 5
 #define PEAK_SECONDS 0.4
 #define TRAIN_LABEL_TOKENS 4 /* of each sample in --train */
 
@@ -36,22 +34,6 @@ typedef struct bench_result {
 	long peak_rss_bytes;
 } bench_result;
 
-static double now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
-/* xorshift: inputs only have to be dense and finite. */
-static float random_float(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return (float)((double)(*state >> 11) * 0x1p-52 - 1.0);
-}
-
 /* GFLOP/s of the best of repeated size^3 products. */
 static wn_code measure_peak(int size, double *best, wn_error *err)
 {
@@ -62,15 +44,15 @@ static wn_code measure_peak(int size, double *best, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for the peak measurement");
 	float *b = a + count, *c = b + count;
 	for (size_t i = 0; i < 2 * count; i++)
-		a[i] = random_float(&state);
+		a[i] = bench_random(&state);
 	memset(c, 0, count * sizeof *c);
-	const double until = now_ms() + 1e3 * PEAK_SECONDS;
+	const double until = bench_now_ms() + 1e3 * PEAK_SECONDS;
 	do {
-		const double start = now_ms();
+		const double start = bench_now_ms();
 		dnn_sgemm(false, true, size, size, size, 1, a, size, b, size, 0, c, size);
-		const double ms = now_ms() - start, gflops = 2e-6 * (double)size * (double)count / ms;
+		const double ms = bench_now_ms() - start, gflops = 2e-6 * (double)size * (double)count / ms;
 		*best = gflops > *best ? gflops : *best;
-	} while (now_ms() < until);
+	} while (bench_now_ms() < until);
 	free(a);
 	return WN_OK;
 }
@@ -84,53 +66,6 @@ static wn_code measure_peaks(double *best, wn_error *err)
 	return rc;
 }
 
-static int compare(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static wn_code time_runs(const blip2 *m, const bench_options *o, double *times, wn_error *err)
-{
-	const blip2_config *c = blip2_get_config(m);
-	const size_t pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
-	blip2_session *s = NULL;
-	blip2_session_options opt = blip2_session_defaults();
-	opt.max_text_len = o->tokens;
-	uint64_t state = 1442695040888963407u;
-	float *px = malloc(pixels * sizeof *px), *logits = malloc((size_t)c->vocab_size * sizeof *logits);
-	int32_t *ids = malloc((size_t)o->tokens * sizeof *ids);
-	const int32_t row = c->num_query_tokens + o->tokens - 1;
-	wn_code rc;
-	if (!px || !logits || !ids) {
-		rc = wn_fail(err, WN_NOMEM, "out of memory for the inputs");
-		goto done;
-	}
-	for (size_t i = 0; i < pixels; i++)
-		px[i] = 2 * random_float(&state);
-	for (int i = 0; i < o->tokens; i++)
-		ids[i] = (int32_t)((double)(random_float(&state) + 1) / 2 * (c->vocab_size - 1));
-	if ((rc = blip2_session_open(&s, m, &opt, err)))
-		goto done;
-	const blip2_batch b = {.n = 1, .text_len = o->tokens, .pixel_values = px, .input_ids = ids};
-	for (int i = -WARM_UP_RUNS; i < o->runs && rc == WN_OK; i++) {
-		const double start = now_ms();
-		rc = blip2_forward(s, &b, err);
-		if (rc == WN_OK)
-			blip2_logits(s, &row, 1, logits);
-		if (i >= 0)
-			times[i] = now_ms() - start;
-	}
-	if (rc == WN_OK && !isfinite(logits[0]))
-		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)logits[0]);
-done:
-	blip2_session_close(&s);
-	free(px);
-	free(logits);
-	free(ids);
-	return rc;
-}
-
 static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 {
 	const checkpoint_options opt = {.skip_digest = true};
@@ -139,9 +74,9 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 	if (!times)
 		return wn_fail(err, WN_NOMEM, "out of memory for %d runs", o->runs);
 	omp_set_num_threads(o->threads);
-	const double start = now_ms();
+	const double start = bench_now_ms();
 	wn_code rc = checkpoint_load(&ck, o->model, &opt, err);
-	r->load_ms = now_ms() - start;
+	r->load_ms = bench_now_ms() - start;
 	if (rc)
 		goto done;
 	const blip2_config *c = blip2_get_config(ck.model);
@@ -155,7 +90,8 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 		                               .bf16 = !strcmp(o->precision, "bf16")};
 		rc = bench_train(ck.model, &t, times, err);
 	} else {
-		rc = time_runs(ck.model, o, times, err);
+		const bench_request_options t = {.tokens = o->tokens, .logit_rows = 1, .runs = o->runs};
+		rc = bench_request(ck.model, &t, times, err);
 	}
 	if (rc)
 		goto done;
@@ -164,9 +100,8 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 	r->peak_rss_bytes = usage.ru_maxrss * 1024L;
 	if ((rc = measure_peaks(&r->peak_gflops, err)))
 		goto done;
-	qsort(times, (size_t)o->runs, sizeof *times, compare);
+	r->median_ms = bench_median(times, o->runs);
 	r->min_ms = times[0];
-	r->median_ms = o->runs % 2 ? times[o->runs / 2] : (times[o->runs / 2 - 1] + times[o->runs / 2]) / 2;
 	r->p99_ms = times[(99 * o->runs + 99) / 100 - 1]; /* nearest rank */
 	const int samples = o->train ? o->batch : 1, rows = o->train ? TRAIN_LABEL_TOKENS : 1;
 	const double passes = o->train ? 3 : 1; /* a backward costs two forwards */

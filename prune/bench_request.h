@@ -1,0 +1,36 @@
+/* bench_request.h: the time of one request, for `winnow-prune bench` and for what a shape costs (prune/compress/cost.h).
+ *
+ * One request is one image, `tokens` text tokens and the logits of the last positions, batch 1, f32, on the calling thread's
+ * OpenMP team. Inputs are random, and the same every time. */
+#ifndef WINNOW_PRUNE_BENCH_REQUEST_H
+#define WINNOW_PRUNE_BENCH_REQUEST_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "model/blip2.h"
+
+#define BENCH_WARM_UP_RUNS 5 /* untimed, before the others */
+
+#define BENCH_WARM_UP_RUNS 5 /* not timed */
+
+typedef struct bench_request_options {
+	int tokens;     /* of text, behind the queries */
+	int logit_rows; /* the last so many positions; bench: 1 */
+	int runs;       /* timed, behind the warm-up */
+} bench_request_options;
+
+/* Milliseconds of each run into times [runs]. WN_TOO_LARGE when the tokens do not fit the model, WN_INTERNAL when its
+ * logits are no finite numbers. */
+wn_code bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err);
+
+/* Sorts times [count], count > 0, ascending and returns the median. */
+double bench_median(double *times, int count);
+
+/* Of the monotonic clock, in milliseconds. */
+double bench_now_ms(void);
+
+/* The next number in [-1, 1) of a stream whose state is not 0: inputs only have to be dense and finite. */
+float bench_random(uint64_t *state);
+
+#endif
