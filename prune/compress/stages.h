@@ -1,12 +1,23 @@
 /* stages.h: from the teacher's shape to the student's in stages and iterations.
  *
  * A stage shrinks some kinds of structure of some components: blocks, inner (FFN and attention widths), hidden, queries, in
- * `iterations` steps, each followed by `steps` of distillation. The paper's order: blocks, then inner, then hidden.
- * As text, one line a stage: "blocks vision+text | iterations 2 | steps 300"; components left out: all; kinds join with +
- * ("blocks+inner+hidden | iterations 1 | steps 900" is one shot of everything). */
+ * `iterations` steps, each followed by `steps` of distillation. As text, one line a stage:
+ *
+ *	blocks vision+text | iterations 2 | steps 300
+ *
+ * Components left out: all; kinds join with + ("blocks+inner+hidden | iterations 1 | steps 900" is one shot of everything);
+ * `iterations` may be left out (1), `steps` may not. The queries belong to the Q-Former.
+ *
+ * The paper's order (arXiv 2312.05795, section 3) is blocks, then inner, then hidden; queries, of which it says nothing,
+ * are as few and as coarse as blocks and go with them:
+ *
+ *	blocks+queries | iterations 3 | steps 300
+ *	inner | iterations 3 | steps 300
+ *	hidden | iterations 3 | steps 300 */
 #ifndef WINNOW_PRUNE_COMPRESS_STAGES_H
 #define WINNOW_PRUNE_COMPRESS_STAGES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -26,11 +37,12 @@ typedef struct stage {
 
 typedef struct iteration {
 	int stage;         /* index */
-	int index;         /* in its stage, from 0 */
+	int index;         /* in its stage, from 0; those left out do not count */
 	blip2_config shape; /* after it */
 	int64_t steps;
 } iteration;
 
+/* WN_INVALID names the word that was found and what was expected. */
 wn_code stage_parse(stage *out, const char *line, wn_error *err);
 /* "blocks vision+text" into buf, for logs and directory names ('-' for ' ' and '+' when dashes). */
 void stage_name(const stage *s, bool dashes, char *buf, size_t size);
@@ -39,7 +51,12 @@ void stage_name(const stage *s, bool dashes, char *buf, size_t size);
  * `multiple` (head_dim and queries to what divides evenly is not asked for), never below the end's; the last iteration of the
  * last stage that may touch a number has exactly `to`'s. An iteration that changes nothing is left out. WN_INVALID names a
  * number that differs between from and to and that no stage may touch, or one that grows. *count iterations into out
- * [MAX_ITERATIONS]. */
+ * [MAX_ITERATIONS].
+ *
+ * A number that several stages may touch goes down over the iterations of all of them. Where a stack loses blocks, which ones
+ * is chosen later (keep.h): a shape on the way lists the widths of as many as remain, with cross-attention where from's first
+ * ones have it (from the last block on, where `to` has it). That needs one set of widths for all blocks of the stack, in from
+ * and in to: WN_UNSUPPORTED otherwise. */
 wn_code stages_path(iteration *out, int *count, const blip2_config *from, const blip2_config *to, const stage *stages, int num_stages,
                     int multiple, wn_error *err);
 

@@ -1,0 +1,390 @@
+/* stages.c: see stages.h.
+ *
+ * A shape on the way is a pure function of both ends and of how far each kind of number of each component has come: so many
+ * of so many iterations. stages_path only counts iterations and leaves out what did not change. */
+#include "prune/compress/stages.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/blip2.h"
+
+enum { BLOCKS, INNER, HIDDEN, QUERIES, NUM_KINDS, NUM_STACKS = 3 }; /* kinds: bits of STAGE_… */
+#define MAX_STEPS 1000000000
+
+static const char *const KIND_NAMES[NUM_KINDS] = {"blocks", "inner", "hidden", "queries"};
+static const char *const STACK_NAMES[NUM_STACKS] = {"vision", "qformer", "text"};
+#define ALL_STACKS ((1u << NUM_STACKS) - 1)
+
+/* ---- text ---- */
+
+#define BLANKS " \t"
+
+/* The next word of *at into word; false at the end of the field. Words are what is between blanks. */
+static bool next_word(const char **at, const char *end, char *word, size_t size)
+{
+	*at += strspn(*at, BLANKS);
+	size_t len = 0;
+	while (*at + len < end && !strchr(BLANKS, (*at)[len]))
+		len++;
+	if (*at >= end)
+		return false;
+	snprintf(word, size, "%.*s", (int)len, *at);
+	*at += len;
+	return true;
+}
+
+/* "a+b" as bits of `names`. */
+static wn_code parse_set(unsigned *bits, const char *word, const char *const *names, int count, const char *what, wn_error *err)
+{
+	char list[64] = "";
+	for (int i = 0; i < count; i++)
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? i + 1 < count ? ", " : " or " : "", names[i]);
+	*bits = 0;
+	for (const char *p = word;; p++) {
+		const size_t len = strcspn(p, "+");
+		int found = -1;
+		for (int i = 0; i < count; i++)
+			if (strlen(names[i]) == len && !strncmp(names[i], p, len))
+				found = i;
+		if (found < 0)
+			return wn_fail(err, WN_INVALID, "%s: found \"%.*s\", expected %s, joined by +", what, (int)len, p, list);
+		if (*bits & 1u << found)
+			return wn_fail(err, WN_INVALID, "%s: found \"%s\" twice", what, names[found]);
+		*bits |= 1u << found;
+		p += len;
+		if (!*p)
+			return WN_OK;
+	}
+}
+
+/* "iterations 2" or "steps 300"; *value is -1 before. */
+static wn_code parse_number(int64_t *value, const char *name, int64_t min, int64_t max, const char **at, const char *end, wn_error *err)
+{
+	char word[32], more[8], *rest;
+	if (*value >= 0)
+		return wn_fail(err, WN_INVALID, "found \"%s\" twice", name);
+	if (!next_word(at, end, word, sizeof word))
+		return wn_fail(err, WN_INVALID, "%s: found nothing, expected a number", name);
+	errno = 0;
+	const long long v = strtoll(word, &rest, 10);
+	if (*rest || errno || v < min || v > max)
+		return wn_fail(err, WN_INVALID, "%s: found \"%s\", expected a number from %lld to %lld", name, word, (long long)min,
+			       (long long)max);
+	if (next_word(at, end, more, sizeof more))
+		return wn_fail(err, WN_INVALID, "%s %s: found \"%s\" behind it, expected | or the end", name, word, more);
+	*value = v;
+	return WN_OK;
+}
+
+static wn_code parse_what(stage *out, const char *at, const char *end, wn_error *err)
+{
+	char word[128];
+	if (!next_word(&at, end, word, sizeof word))
+		return wn_fail(err, WN_INVALID, "kinds: found nothing, expected blocks, inner, hidden or queries, joined by +");
+	wn_code rc = parse_set(&out->kinds, word, KIND_NAMES, NUM_KINDS, "kinds", err);
+	out->components = ALL_STACKS;
+	if (!rc && next_word(&at, end, word, sizeof word))
+		rc = parse_set(&out->components, word, STACK_NAMES, NUM_STACKS, "components", err);
+	if (!rc && next_word(&at, end, word, sizeof word))
+		rc = wn_fail(err, WN_INVALID, "components: found \"%s\" behind them, expected | or the end", word);
+	if (!rc && (out->kinds & STAGE_QUERIES) && !(out->components & 1u << COMPONENT_QFORMER))
+		rc = wn_fail(err, WN_INVALID, "kinds: found \"queries\", which belong to qformer, without that component");
+	return rc;
+}
+
+wn_code stage_parse(stage *out, const char *line, wn_error *err)
+{
+	int64_t iterations = -1, steps = -1;
+	const char *end = line + strcspn(line, "|"), *at;
+	char word[32];
+	memset(out, 0, sizeof *out);
+	wn_code rc = parse_what(out, line, end, err);
+	while (!rc && *end) {
+		at = end + 1;
+		end = at + strcspn(at, "|");
+		if (!next_word(&at, end, word, sizeof word))
+			strcpy(word, "nothing");
+		if (!strcmp(word, "iterations"))
+			rc = parse_number(&iterations, word, 1, MAX_ITERATIONS, &at, end, err);
+		else if (!strcmp(word, "steps"))
+			rc = parse_number(&steps, word, 0, MAX_STEPS, &at, end, err);
+		else
+			rc = wn_fail(err, WN_INVALID, "found \"%s\", expected iterations N or steps N", word);
+	}
+	if (!rc && steps < 0)
+		rc = wn_fail(err, WN_INVALID, "steps: found nothing, expected | steps N");
+	out->iterations = iterations < 0 ? 1 : (int)iterations;
+	out->steps = steps;
+	return rc ? wn_fail_prefix(err, "\"%.100s\"", line) : WN_OK;
+}
+
+void stage_name(const stage *s, bool dashes, char *buf, size_t size)
+{
+	const char *join = "";
+	size_t used = 0;
+	buf[0] = '\0';
+	for (int i = 0; i < NUM_KINDS + NUM_STACKS; i++) {
+		const bool kind = i < NUM_KINDS;
+		const unsigned bits = kind ? s->kinds : s->components == ALL_STACKS ? 0 : s->components;
+		const int bit = kind ? i : i - NUM_KINDS;
+		if (i == NUM_KINDS)
+			join = dashes ? "-" : " ";
+		if (!(bits & 1u << bit) || used >= size)
+			continue;
+		used += (size_t)snprintf(buf + used, size - used, "%s%s", join, kind ? KIND_NAMES[bit] : STACK_NAMES[bit]);
+		join = dashes ? "-" : "+";
+	}
+}
+
+/* ---- shapes on the way ---- */
+
+/* done of total iterations that may touch a number; total 0: none may. */
+typedef struct progress {
+	int done, total;
+} progress;
+
+static int count_at(int from, int to, progress p)
+{
+	return p.done == p.total ? to : from - (int)lround((double)(from - to) * p.done / p.total);
+}
+
+static int width_at(int from, int to, progress p, int multiple)
+{
+	if (p.done == p.total || from == to)
+		return to;
+	const double v = from * pow((double)to / from, (double)p.done / p.total);
+	const int rounded = (int)lround(v / multiple) * multiple;
+	return rounded < to ? to : rounded > from ? from : rounded;
+}
+
+static const stack_config *stack_of(const blip2_config *c, int which)
+{
+	const stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
+	return stacks[which];
+}
+
+static stack_config *stack_in(blip2_config *c, int which)
+{
+	stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
+	return stacks[which];
+}
+
+/* The widths of block i when blocks go: of any block, with the cross-attention of the first that has one. */
+static block_widths common_widths(const stack_config *s)
+{
+	block_widths w = s->blocks[0];
+	for (int i = 0; i < s->num_hidden_layers && !w.cross_num_heads; i++) {
+		w.cross_num_heads = s->blocks[i].cross_num_heads;
+		w.cross_head_dim = s->blocks[i].cross_head_dim;
+	}
+	return w;
+}
+
+static block_widths widths_at(const block_widths *from, const block_widths *to, progress p, int multiple)
+{
+	return (block_widths){
+		.num_heads = width_at(from->num_heads, to->num_heads, p, 1),
+		.head_dim = width_at(from->head_dim, to->head_dim, p, 1),
+		.cross_num_heads = width_at(from->cross_num_heads, to->cross_num_heads, p, 1),
+		.cross_head_dim = width_at(from->cross_head_dim, to->cross_head_dim, p, 1),
+		.ffn_dim = width_at(from->ffn_dim, to->ffn_dim, p, multiple),
+	};
+}
+
+static void stack_at(stack_config *out, const stack_config *from, const stack_config *to, const progress p[NUM_KINDS], int multiple)
+{
+	const bool same_blocks = from->num_hidden_layers == to->num_hidden_layers;
+	const block_widths from_any = common_widths(from), to_any = common_widths(to);
+	out->num_hidden_layers = count_at(from->num_hidden_layers, to->num_hidden_layers, p[BLOCKS]);
+	out->hidden_size = width_at(from->hidden_size, to->hidden_size, p[HIDDEN], multiple);
+	memset(out->blocks, 0, sizeof out->blocks);
+	bool cross = from_any.cross_num_heads == 0;
+	for (int i = 0; i < out->num_hidden_layers; i++) {
+		const bool last = out->num_hidden_layers == to->num_hidden_layers;
+		const block_widths *a = same_blocks ? &from->blocks[i] : &from_any, *b = same_blocks ? &to->blocks[i] : &to_any;
+		out->blocks[i] = widths_at(a, b, p[INNER], multiple);
+		if ((last ? to : from)->blocks[i].cross_num_heads > 0)
+			cross = true;
+		else if (cross || i + 1 < out->num_hidden_layers) /* one block always sees the image, as keep_choose has it */
+			out->blocks[i].cross_num_heads = out->blocks[i].cross_head_dim = 0;
+	}
+}
+
+typedef progress path_progress[NUM_STACKS][NUM_KINDS];
+
+static void shape_at(blip2_config *out, const blip2_config *from, const blip2_config *to, path_progress p, int multiple)
+{
+	*out = *to;
+	for (int c = 0; c < NUM_STACKS; c++)
+		stack_at(stack_in(out, c), stack_of(from, c), stack_of(to, c), p[c], multiple);
+	out->num_query_tokens = count_at(from->num_query_tokens, to->num_query_tokens, p[COMPONENT_QFORMER][QUERIES]);
+}
+
+static bool same_widths(const block_widths *a, const block_widths *b)
+{
+	return a->num_heads == b->num_heads && a->head_dim == b->head_dim && a->cross_num_heads == b->cross_num_heads &&
+	       a->cross_head_dim == b->cross_head_dim && a->ffn_dim == b->ffn_dim;
+}
+
+static bool same_shape(const blip2_config *a, const blip2_config *b)
+{
+	for (int c = 0; c < NUM_STACKS; c++) {
+		const stack_config *x = stack_of(a, c), *y = stack_of(b, c);
+		if (x->num_hidden_layers != y->num_hidden_layers || x->hidden_size != y->hidden_size)
+			return false;
+		for (int i = 0; i < x->num_hidden_layers; i++)
+			if (!same_widths(&x->blocks[i], &y->blocks[i]))
+				return false;
+	}
+	return a->num_query_tokens == b->num_query_tokens;
+}
+
+/* ---- what cannot be reached ---- */
+
+/* One number against the other end's; `name` completes "vision." or stands alone. */
+static wn_code check_number(int from, int to, int kind, int which, const progress *p, const char *name, wn_error *err)
+{
+	char full[64];
+	snprintf(full, sizeof full, "%s%s%s", which < 0 ? "" : STACK_NAMES[which], which < 0 ? "" : ".", name);
+	if (to > from || to < 1)
+		return wn_fail(err, WN_INVALID, "%s: found %d, expected 1 to the source's %d", full, to, from);
+	if (to < from && p->total == 0)
+		return wn_fail(err, WN_INVALID, "%s goes from %d to %d, but no stage has %s of %s", full, from, to, KIND_NAMES[kind],
+			       STACK_NAMES[which < 0 ? COMPONENT_QFORMER : which]);
+	return WN_OK;
+}
+
+static wn_code check_widths(const block_widths *from, const block_widths *to, int which, const char *block, const progress *p,
+                            wn_error *err)
+{
+	const struct {
+		const char *name;
+		int from, to;
+	} each[] = {
+		{"num_heads", from->num_heads, to->num_heads},
+		{"head_dim", from->head_dim, to->head_dim},
+		{"cross_num_heads", from->cross_num_heads, to->cross_num_heads},
+		{"cross_head_dim", from->cross_head_dim, to->cross_head_dim},
+		{"ffn_dim", from->ffn_dim, to->ffn_dim},
+	};
+	wn_code rc = WN_OK;
+	for (size_t i = 0; !rc && i < sizeof each / sizeof *each; i++) {
+		char name[48];
+		snprintf(name, sizeof name, "%s%s", block, each[i].name);
+		if (each[i].from || each[i].to) /* no cross-attention: 0 stays 0 */
+			rc = check_number(each[i].from, each[i].to, INNER, which, p, name, err);
+	}
+	return rc;
+}
+
+/* All blocks alike, but for where cross-attention is? */
+static bool is_uniform(const stack_config *s)
+{
+	const block_widths any = common_widths(s);
+	for (int i = 0; i < s->num_hidden_layers; i++) {
+		block_widths w = any;
+		if (!s->blocks[i].cross_num_heads)
+			w.cross_num_heads = w.cross_head_dim = 0;
+		if (!same_widths(&w, &s->blocks[i]))
+			return false;
+	}
+	return true;
+}
+
+static wn_code check_stack(const stack_config *from, const stack_config *to, int which, const progress p[NUM_KINDS], wn_error *err)
+{
+	char block[24];
+	wn_code rc = check_number(from->num_hidden_layers, to->num_hidden_layers, BLOCKS, which, &p[BLOCKS], "num_hidden_layers", err);
+	if (!rc)
+		rc = check_number(from->hidden_size, to->hidden_size, HIDDEN, which, &p[HIDDEN], "hidden_size", err);
+	if (rc)
+		return rc;
+	if (from->num_hidden_layers == to->num_hidden_layers) {
+		for (int i = 0; !rc && i < to->num_hidden_layers; i++) {
+			snprintf(block, sizeof block, "blocks[%d].", i);
+			rc = check_widths(&from->blocks[i], &to->blocks[i], which, block, &p[INNER], err);
+		}
+		return rc;
+	}
+	if (!is_uniform(from) || !is_uniform(to))
+		return wn_fail(err, WN_UNSUPPORTED,
+			       "%s: blocks of different widths, expected one set of widths in a stack that loses blocks (%d to %d)",
+			       STACK_NAMES[which], from->num_hidden_layers, to->num_hidden_layers);
+	const block_widths a = common_widths(from), b = common_widths(to);
+	return check_widths(&a, &b, which, "", &p[INNER], err);
+}
+
+static wn_code check_path(const blip2_config *from, const blip2_config *to, path_progress p, wn_error *err)
+{
+	const struct {
+		const char *name;
+		int from, to;
+	} fixed[] = {
+		{"image_size", from->image_size, to->image_size},
+		{"patch_size", from->patch_size, to->patch_size},
+		{"qkv_bias", from->qkv_bias, to->qkv_bias},
+		{"vocab_size", from->vocab_size, to->vocab_size},
+		{"max_position_embeddings", from->max_position_embeddings, to->max_position_embeddings},
+	};
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+		if (fixed[i].from != fixed[i].to)
+			return wn_fail(err, WN_INVALID, "%s: found %d, expected the source's %d", fixed[i].name, fixed[i].to, fixed[i].from);
+	wn_code rc = check_number(from->num_query_tokens, to->num_query_tokens, QUERIES, -1, &p[COMPONENT_QFORMER][QUERIES],
+	                          "num_query_tokens", err);
+	for (int c = 0; !rc && c < NUM_STACKS; c++)
+		rc = check_stack(stack_of(from, c), stack_of(to, c), c, p[c], err);
+	return rc;
+}
+
+/* ---- the path ---- */
+
+/* Adds to every number that s may touch: to totals, or to what is done. */
+static void advance(path_progress p, const stage *s, int totals, int done)
+{
+	for (int c = 0; c < NUM_STACKS; c++)
+		for (int k = 0; k < NUM_KINDS; k++)
+			if ((s->components & 1u << c) && (s->kinds & 1u << k)) {
+				p[c][k].total += totals;
+				p[c][k].done += done;
+			}
+}
+
+wn_code stages_path(iteration *out, int *count, const blip2_config *from, const blip2_config *to, const stage *stages, int num_stages,
+                    int multiple, wn_error *err)
+{
+	path_progress p = {0};
+	int total = 0;
+	*count = 0;
+	if (multiple < 1)
+		return wn_fail(err, WN_INVALID, "multiple: found %d, expected at least 1", multiple);
+	for (int s = 0; s < num_stages; s++) {
+		if (stages[s].iterations < 1 || stages[s].iterations > MAX_ITERATIONS - total)
+			return wn_fail(err, WN_INVALID, "stages: found %d iterations in stage %d, expected 1 to %d in all stages together",
+				       stages[s].iterations, s + 1, MAX_ITERATIONS);
+		total += stages[s].iterations;
+		advance(p, &stages[s], stages[s].iterations, 0);
+	}
+	wn_code rc = check_path(from, to, p, err);
+	if (rc)
+		return rc;
+	const blip2_config *before = from;
+	for (int s = 0; s < num_stages; s++)
+		for (int i = 0, index = 0; i < stages[s].iterations; i++) {
+			iteration *it = &out[*count];
+			advance(p, &stages[s], 0, 1);
+			shape_at(&it->shape, from, to, p, multiple);
+			if (same_shape(&it->shape, before))
+				continue;
+			it->stage = s;
+			it->index = index++;
+			it->steps = stages[s].steps;
+			before = &it->shape;
+			++*count;
+		}
+	return WN_OK;
+}
