@@ -7,7 +7,8 @@
  *   {"event":"eval","iteration":3,"step":1200,"iteration_step":200,"best":true,"eval":E}
  *   {"event":"iteration","iteration":3,"name":"003-inner","parameters":…,"flops":…,"latency_ms":…,"score_lost":{…},"before":E,
  *    "after":E,"seconds":…}                                                                                  (before: sliced, not distilled)
- *   {"event":"final","parameters":…,"flops":…,"latency_ms":…,"eval":E,"teacher_eval":E,…}                     last
+ *   {"event":"final","parameters":…,"flops":…,"latency_ms":…,"eval":E,"teacher_eval":E,"cpu_seconds_per_request":…,
+ *    "joules_per_request":…, and both with "teacher_" in front}                                                last
  * E = {"split":"validation","samples":…,"accuracy":…,"macro_f1":…,"ece":…,"nll":…,"classes":[{"label":…,"precision":…,"recall":…,
  * "f1":…,"support":…}]}. What was not measured is null. */
 #ifndef WINNOW_PRUNE_COMPRESS_LOG_H

@@ -6,12 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/file.h"
-#include "prune/bench_request.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
+#include "prune/compress/request_use.h"
 #include "prune/compress/slice.h"
 #include "prune/progress.h"
 #include "prune/run_dir.h"
@@ -86,30 +85,6 @@ static wn_code measure(compressor *c, const blip2_config *shape, json_t **out, w
 	wn_code rc = cost_measure(c->cost, shape, c->w->config->latency_runs, &ms, err);
 	if (!rc)
 		*out = json_number(ms);
-	return rc;
-}
-
-static double cpu_seconds(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Processor time that one request of a model takes, all threads together: what energy is reckoned from. */
-static wn_code measure_cpu(compressor *c, const blip2 *m, json_t **out, wn_error *err)
-{
-	const int runs = c->w->config->latency_runs;
-	*out = json_null();
-	if (!runs)
-		return WN_OK;
-	const bench_request_options o = {.tokens = c->w->config->request_tokens, .logit_rows = 1, .runs = runs};
-	double *times = calloc((size_t)runs, sizeof *times);
-	const double start = cpu_seconds();
-	wn_code rc = times ? bench_request(m, &o, times, err) : wn_fail(err, WN_NOMEM, "no memory for %d runs", runs);
-	free(times);
-	if (!rc)
-		*out = json_number((cpu_seconds() - start) / (runs + BENCH_WARM_UP_RUNS));
 	return rc;
 }
 
@@ -282,7 +257,7 @@ static wn_code log_step(compressor *c, const distill_result *r, double lr, doubl
 {
 	const distill_terms *t = &r->terms;
 	json_t *row = json_pack("{s:s, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:f, s:b}", "event", "step", "iteration",
-				c->at.phase, "step", (json_int_t)c->at.step, "iteration_step", (json_int_t)c->at.phase_step, "loss",
+				c->at.phase + 1, "step", (json_int_t)c->at.step, "iteration_step", (json_int_t)c->at.phase_step, "loss",
 				json_number(t->total), "nll", json_number(t->nll), "kl", json_number(t->kl), "pair", json_number(t->pair),
 				"relation", json_number(t->relation), "hidden", json_number(t->hidden), "accuracy",
 				t->samples ? (double)t->correct / (double)t->samples : 0, "lr", lr, "grad_norm", json_number(r->grad_norm),
@@ -338,7 +313,7 @@ static wn_code validate(compressor *c, json_t **out, wn_error *err)
 			rc = save_model(c, dir, c->student, DTYPE_F32, eval, err);
 	}
 	if (!rc)
-		rc = train_log_write(&c->log, json_pack("{s:s, s:i, s:I, s:I, s:b, s:O}", "event", "eval", "iteration", c->at.phase, "step",
+		rc = train_log_write(&c->log, json_pack("{s:s, s:i, s:I, s:I, s:b, s:O}", "event", "eval", "iteration", c->at.phase + 1, "step",
 							(json_int_t)c->at.step, "iteration_step", (json_int_t)c->at.phase_step, "best",
 							(int)best, "eval", eval), err);
 	if (!rc && c->w->validation.used)
@@ -391,7 +366,7 @@ static wn_code log_iteration(compressor *c, json_t *before, json_t *after, wn_er
 		return rc;
 	const blip2_config *shape = blip2_get_config(c->student);
 	return train_log_write(&c->log, json_pack("{s:s, s:i, s:s, s:f, s:f, s:o, s:o, s:O, s:O, s:f}", "event", "iteration", "iteration",
-						  c->at.phase, "name", c->name, "parameters", cost_parameters(shape), "flops",
+						  c->at.phase + 1, "name", c->name, "parameters", cost_parameters(shape), "flops",
 						  cost_flops(c->cost, shape), "latency_ms", latency, "score_lost",
 						  c->score_lost ? json_incref(c->score_lost) : json_null(), "before", before, "after",
 						  after, "seconds", monotonic_seconds() - c->started),
@@ -467,12 +442,14 @@ static wn_code log_teacher(compressor *c, wn_error *err)
 static wn_code log_final(compressor *c, const blip2 *m, wn_error *err)
 {
 	const split_data *s = c->w->test.used ? &c->w->test : &c->w->validation;
-	json_t *latency = NULL, *eval = NULL, *teacher_eval = NULL, *cpu = NULL, *teacher_cpu = NULL;
+	const int tokens = c->w->config->request_tokens, runs = c->w->config->latency_runs;
+	json_t *latency = NULL, *eval = NULL, *teacher_eval = NULL;
+	request_use use = {NAN, NAN}, teacher_use = {NAN, NAN};
 	wn_code rc = measure(c, blip2_get_config(m), &latency, err);
-	if (!rc)
-		rc = measure_cpu(c, m, &cpu, err);
-	if (!rc)
-		rc = measure_cpu(c, c->w->teacher.model, &teacher_cpu, err);
+	if (!rc && runs)
+		rc = request_use_measure(&use, m, tokens, runs, err);
+	if (!rc && runs)
+		rc = request_use_measure(&teacher_use, c->w->teacher.model, tokens, runs, err);
 	if (!rc)
 		rc = evaluate(c, s, m, &eval, err);
 	if (!rc)
@@ -482,13 +459,14 @@ static wn_code log_final(compressor *c, const blip2 *m, wn_error *err)
 			100 * value_of(eval, "accuracy"), value_of(eval, "macro_f1"), 100 * value_of(teacher_eval, "accuracy"),
 			value_of(teacher_eval, "macro_f1"));
 	if (!rc)
-		return train_log_write(&c->log, json_pack("{s:s, s:f, s:f, s:o, s:o, s:o, s:o, s:o}", "event", "final", "parameters",
+		return train_log_write(&c->log, json_pack("{s:s, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "event", "final", "parameters",
 							  cost_parameters(blip2_get_config(m)), "flops",
 							  cost_flops(c->cost, blip2_get_config(m)), "latency_ms", latency, "eval", eval,
-							  "teacher_eval", teacher_eval, "cpu_seconds_per_request", cpu,
-							  "teacher_cpu_seconds_per_request", teacher_cpu), err);
-	json_decref(cpu);
-	json_decref(teacher_cpu);
+							  "teacher_eval", teacher_eval, "cpu_seconds_per_request",
+							  json_number(use.cpu_seconds), "teacher_cpu_seconds_per_request",
+							  json_number(teacher_use.cpu_seconds), "joules_per_request",
+							  json_number(use.joules), "teacher_joules_per_request",
+							  json_number(teacher_use.joules)), err);
 	json_decref(latency);
 	json_decref(eval);
 	json_decref(teacher_eval);

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include "prune/commands.h"
+#include "base/energy_meter.h"
 #include "prune/report/curves.h"
 #include "prune/report/html.h"
 #include "prune/report/report.h"
