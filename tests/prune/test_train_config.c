@@ -59,9 +59,9 @@ static void minimal_file_has_defaults(void **state)
 
 static void shipped_files_load(void **state)
 {
-	static const char *const names[] = {"train.yaml", "train-text-only.yaml", "train-image-only.yaml"};
-	static const int expected[] = {MODALITIES_BOTH, MODALITIES_TEXT, MODALITIES_IMAGE};
-	for (int i = 0; i < 3; i++) {
+	static const char *const names[] = {"train.yaml", "train-longer.yaml", "train-audit.yaml", "train-text-only.yaml", "train-image-only.yaml"};
+	static const int expected[] = {MODALITIES_BOTH, MODALITIES_BOTH, MODALITIES_BOTH, MODALITIES_TEXT, MODALITIES_IMAGE};
+	for (int i = 0; i < 5; i++) {
 		train_config c;
 		blip2_config b;
 		char file[1024];
@@ -98,13 +98,14 @@ static char *comparable(const train_config *c, const char *const *may_differ)
 static void baselines_differ_only_in_what_they_see(void **state)
 {
 	static const struct {
-		const char *name, *may_differ[8];
-	} baselines[] = {{"train-image-only.yaml", {"name", "run_dir", "modalities"}},
-			 {"train-text-only.yaml", {"name", "run_dir", "modalities", "phases", "caption", "audit.caption_replay"}}};
+		const char *name, *may_differ[12];
+	} baselines[] = {{"train-image-only.yaml", {"name", "run_dir", "modalities", "model.init_from", "phases", "caption", "audit.steps", "eval.every"}},
+			 {"train-text-only.yaml", {"name", "run_dir", "modalities", "model.init_from", "phases", "caption", "audit.steps",
+						   "audit.caption_replay", "eval.every"}}};
 	for (int i = 0; i < 2; i++) {
 		train_config full, baseline;
 		char file[1024];
-		snprintf(file, sizeof file, "%s/train.yaml", CONFIGS_DIR);
+		snprintf(file, sizeof file, "%s/train-audit.yaml", CONFIGS_DIR);
 		assert_ok(train_config_load(&full, file, NULL, 0, err));
 		snprintf(file, sizeof file, "%s/%s", CONFIGS_DIR, baselines[i].name);
 		assert_ok(train_config_load(&baseline, file, NULL, 0, err));
