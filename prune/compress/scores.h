@@ -22,6 +22,10 @@ extern const char *const IMPORTANCE_NAMES[]; /* "taylor", "magnitude", "activati
 
 #define NUM_COMPONENTS 3 /* indexed by component */
 
+/* The stack of a component in a shape, and what it is called in JSON and messages: "vision", "qformer", "text". */
+const stack_config *shape_stack(const blip2_config *shape, component which);
+const char *shape_stack_name(component which);
+
 typedef struct block_scores {
 	double total;     /* the block as a whole */
 	double *ffn;      /* [ffn_dim] */
@@ -46,11 +50,18 @@ void structure_scores_close(structure_scores *s);
 
 /* elements [i] += |weights[i] * grads[i]|: call once a calibration batch. */
 void taylor_add(float *elements, const float *weights, const float *grads, size_t count);
-/* Sums a flat buffer of element scores (TAYLOR's, or |w| for MAGNITUDE when elements is NULL) over every structure of m. */
+/* s, of m's shape, becomes the sums over every structure of m of a flat buffer of element scores: TAYLOR's, or |w| for
+ * MAGNITUDE when elements is NULL. Elements that lie on several axes count for each; a block's total counts everything in it. */
 void structure_scores_from_elements(structure_scores *s, const blip2 *m, const float *elements);
-/* Adds what the last forward of a session with every block's state (keep_hidden or training) computed: mean |x| over rows of
- * neurons, context and q*k dimensions, hidden dimensions (over all blocks) and query rows; for a block, the size of its change
- * of the residual stream over the size of the stream. */
+/* Adds what the last forward of a session with every block's state (keep_hidden or training) computed. With "size" for the mean
+ * of |x| over all rows of the batch (padding is not told apart):
+ *   ffn                  size behind the activation
+ *   self_v, cross_v      size of the context, before the output projection
+ *   self_qk, cross_qk    size of the query times that of the key: the mean of |q*k| over all pairs of rows
+ *   hidden               size of the blocks' outputs, mean over the stack's blocks
+ *   queries              size of the query's rows, mean over dimensions and the Q-Former's blocks
+ *   a block's total      sum of |output - input| over sum of |input|
+ * A stack that did not run (use_vision false) keeps its scores. */
 void structure_scores_add_activations(structure_scores *s, const blip2 *m, const blip2_session *session);
 /* Uniform in (0, 1), deterministic in seed. */
 void structure_scores_random(structure_scores *s, uint64_t seed);
@@ -58,7 +69,8 @@ void structure_scores_random(structure_scores *s, uint64_t seed);
 /* A head's score: its query-key and its value dimensions together. cross: of the cross-attention. */
 double head_score(const structure_scores *s, component which, int block, bool cross, int head);
 
-/* {"vision": {"hidden": […], "blocks": [{"total":…, "ffn": […], "self_qk": …}]}, …, "queries": […]}; caller's reference, NULL on no memory. */
+/* {"vision": {"hidden": […], "blocks": [{"total": …, "ffn": […], "self_qk": […], …}]}, …, "queries": […]}; caller's reference,
+ * NULL on no memory. */
 json_t *structure_scores_json(const structure_scores *s);
 
 #endif
