@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "model/blip2.h"
 #include "prune/compress/scores.h"
+#include "prune/compress/teacher_map.h"
 
 typedef struct attention_keep {
 	int *qk, *v; /* [num_heads * head_dim] of the target: indices into the source's heads*head_dim; the dims of one kept
@@ -25,6 +26,7 @@ typedef struct block_keep {
 	int *ffn; /* [ffn_dim] of the target */
 } block_keep;
 
+/* The shapes and every list agree: slice.h relies on it, and only keep_choose makes one. */
 typedef struct keep {
 	blip2_config from, to;
 	int *hidden[NUM_COMPONENTS]; /* [to's hidden_size] */
@@ -38,33 +40,24 @@ typedef enum block_choice {
 	BLOCKS_FROM_END,      /* the last go, as in the paper */
 } block_choice;
 
-/* The best-scored structures of `scores` that fit `to`. WN_INVALID names the first number of `to` that is larger than the
- * source's, or a component whose kept Q-Former blocks would have no cross-attention (the last one with it is always kept).
- * Where `to` has a Q-Former block with (or without) cross-attention is decided here: to's cross widths of kept blocks are
- * taken from the source (0 stays 0), cut to `to`'s. */
+/* The best-scored structures of `scores` that fit `to`; of equals the one with the lower index. *out is zeroed on failure.
+ * WN_INVALID names the first number of `to` that is larger than the source's (or differs, where pruning cannot change it: image,
+ * patch and vocabulary sizes, positions, qkv_bias, activations), or says that no kept Q-Former block could have cross-attention
+ * (the last one with it is always kept), or that a score is not finite.
+ * Where the result has a Q-Former block with (or without) cross-attention is decided here: a kept block has it when the source
+ * block has it, with `to`'s cross widths of that block, or where those are 0 with the largest that `to` has, but not above the
+ * source's. */
 wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_config *to, block_choice choice, wn_error *err);
 void keep_close(keep *k);
 
-/* How much of the total score `k` gives up, by component and altogether, each in [0, 1] of that component's sum. For logs. */
-double keep_score_lost(const keep *k, const structure_scores *scores, component which);
+/* How much of the score of a component `k` gives up, in [0, 1], for logs. which: a component, or NUM_COMPONENTS for all of them,
+ * weighed by their blocks' totals. A weight survives when its block structure, its hidden dimension and (Q-Former) its query do:
+ * the kept shares of the three are multiplied, as if they were independent. Inside the stack, a block weighs its total. */
+double keep_score_lost(const keep *k, const structure_scores *scores, int which);
 
-/* {"from": {…widths}, "to": {…}, "vision": {"hidden": […], "blocks": [{"source": 0, "ffn": […], "self_qk": …}]}, …}. */
+/* {"from": {"num_query_tokens": …, "vision": {"hidden_size": …, "blocks": [{"num_heads": …}]}, …}, "to": {…},
+ *  "vision": {"hidden": […], "blocks": [{"source": 0, "ffn": […], "self_qk": […], …}]}, …, "queries": […]}; caller's reference,
+ * NULL on no memory. */
 json_t *keep_json(const keep *k);
-
-/* Where the structures of a student that was pruned in several steps stand in its teacher: what hidden-state matching needs. */
-typedef struct teacher_map {
-	int num_blocks[NUM_COMPONENTS], hidden_size[NUM_COMPONENTS], num_queries; /* the student's */
-	int blocks[NUM_COMPONENTS][MAX_BLOCKS]; /* student block -> teacher block */
-	int *hidden[NUM_COMPONENTS];            /* student dimension -> teacher dimension */
-	int *queries;
-} teacher_map;
-
-wn_code teacher_map_identity(teacher_map *out, const blip2_config *teacher, wn_error *err);
-/* m of k's source becomes that of k's result. */
-void teacher_map_apply(teacher_map *m, const keep *k);
-void teacher_map_close(teacher_map *m);
-json_t *teacher_map_json(const teacher_map *m);
-/* Reads it back, checked against both shapes. */
-wn_code teacher_map_parse(teacher_map *out, const json_t *j, const blip2_config *teacher, const blip2_config *student, wn_error *err);
 
 #endif

@@ -1,0 +1,441 @@
+/* keep.c: see keep.h.
+ *
+ * First the shapes: what is fixed must agree, the blocks are chosen, and every width of a kept block is compared with its
+ * source's; then the lists are laid out in one block of memory, and filled. */
+#include "prune/compress/keep.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "prune/compress/json_lists.h"
+
+/* ---- shapes ---- */
+
+static wn_code check_fixed(const blip2_config *from, const blip2_config *to, wn_error *err)
+{
+	const struct {
+		const char *name;
+		int from, to;
+	} same[] = {
+		{"image_size", from->image_size, to->image_size},
+		{"patch_size", from->patch_size, to->patch_size},
+		{"qkv_bias", from->qkv_bias, to->qkv_bias},
+		{"vocab_size", from->vocab_size, to->vocab_size},
+		{"max_position_embeddings", from->max_position_embeddings, to->max_position_embeddings},
+		{"vision.activation", (int)from->vision.activation, (int)to->vision.activation},
+		{"qformer.activation", (int)from->qformer.activation, (int)to->qformer.activation},
+		{"text.activation", (int)from->text.activation, (int)to->text.activation},
+	};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+		if (same[i].from != same[i].to)
+			return wn_fail(err, WN_INVALID, "target shape: %s: found %d, expected the source's %d", same[i].name,
+			               same[i].to, same[i].from);
+	return WN_OK;
+}
+
+static wn_code check_number(const char *where, const char *name, int found, int source, wn_error *err)
+{
+	if (found >= 1 && found <= source)
+		return WN_OK;
+	return wn_fail(err, WN_INVALID, "target shape: %s%s: found %d, expected 1 to the source's %d", where, name, found, source);
+}
+
+static wn_code check_widths(component which, int index, const block_widths *from, const block_widths *to, wn_error *err)
+{
+	char where[48];
+	wn_code rc;
+	snprintf(where, sizeof where, "%s.blocks[%d].", shape_stack_name(which), index);
+	if ((rc = check_number(where, "num_heads", to->num_heads, from->num_heads, err)) ||
+	    (rc = check_number(where, "head_dim", to->head_dim, from->head_dim, err)) ||
+	    (rc = check_number(where, "ffn_dim", to->ffn_dim, from->ffn_dim, err)) || !to->cross_num_heads)
+		return rc;
+	if ((rc = check_number(where, "cross_num_heads", to->cross_num_heads, from->cross_num_heads, err)))
+		return rc;
+	return check_number(where, "cross_head_dim", to->cross_head_dim, from->cross_head_dim, err);
+}
+
+static wn_code check_numbers(const blip2_config *from, const blip2_config *to, wn_error *err)
+{
+	wn_code rc = check_fixed(from, to, err);
+	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++) {
+		const char *name = shape_stack_name((component)c);
+		const stack_config *f = shape_stack(from, (component)c), *t = shape_stack(to, (component)c);
+		if (t->layer_norm_eps != f->layer_norm_eps)
+			return wn_fail(err, WN_INVALID, "target shape: %s.layer_norm_eps: found %g, expected the source's %g", name,
+			               (double)t->layer_norm_eps, (double)f->layer_norm_eps);
+		rc = check_number(name, ".hidden_size", t->hidden_size, f->hidden_size, err);
+		if (rc == WN_OK)
+			rc = check_number(name, ".num_hidden_layers", t->num_hidden_layers, f->num_hidden_layers, err);
+	}
+	return rc ? rc : check_number("", "num_query_tokens", to->num_query_tokens, from->num_query_tokens, err);
+}
+
+/* A score that is no number has no rank. */
+static wn_code check_scores(const structure_scores *s, wn_error *err)
+{
+	bool finite = true;
+	for (size_t i = 0; i < s->count; i++)
+		finite = finite && isfinite(s->memory[i]);
+	for (int c = 0; c < NUM_COMPONENTS; c++)
+		for (int i = 0; i < shape_stack(&s->shape, (component)c)->num_hidden_layers; i++)
+			finite = finite && isfinite(s->blocks[c][i].total);
+	return finite ? WN_OK : wn_fail(err, WN_INVALID, "importance scores: found one that is not finite");
+}
+
+/* ---- blocks ---- */
+
+static bool has_cross(const structure_scores *s, component which, int block)
+{
+	return shape_stack(&s->shape, which)->blocks[block].cross_num_heads > 0;
+}
+
+/* The block to drop next; never the last one with cross-attention. There are two at least, so that there is one. */
+static int next_victim(const structure_scores *s, component which, const bool *kept, block_choice choice)
+{
+	const int count = shape_stack(&s->shape, which)->num_hidden_layers;
+	int crossing = 0, victim = -1;
+	for (int i = 0; i < count; i++)
+		crossing += kept[i] && has_cross(s, which, i);
+	for (int i = 0; i < count; i++) {
+		if (!kept[i] || (crossing == 1 && has_cross(s, which, i)))
+			continue;
+		if (victim < 0 || choice == BLOCKS_FROM_END || s->blocks[which][i].total <= s->blocks[which][victim].total)
+			victim = i;
+	}
+	return victim;
+}
+
+static void choose_blocks(keep *k, const structure_scores *s, component which, block_choice choice)
+{
+	const int count = shape_stack(&k->from, which)->num_hidden_layers, left = shape_stack(&k->to, which)->num_hidden_layers;
+	bool kept[MAX_BLOCKS];
+	for (int i = 0; i < count; i++)
+		kept[i] = true;
+	for (int n = count; n > left; n--)
+		kept[next_victim(s, which, kept, choice)] = false;
+	for (int i = 0, next = 0; i < count; i++)
+		if (kept[i])
+			k->blocks[which][next++].source = i;
+}
+
+static int smaller(int a, int b) { return a < b ? a : b; }
+
+/* Gives the kept Q-Former blocks the cross-attention of their sources, cut to the target's widths. */
+static wn_code set_cross(keep *k, wn_error *err)
+{
+	stack_config *to = &k->to.qformer;
+	int heads = 0, dim = 0, crossing = 0;
+	for (int i = 0; i < to->num_hidden_layers; i++) {
+		heads = to->blocks[i].cross_num_heads > heads ? to->blocks[i].cross_num_heads : heads;
+		dim = to->blocks[i].cross_head_dim > dim ? to->blocks[i].cross_head_dim : dim;
+	}
+	for (int i = 0; i < to->num_hidden_layers; i++) {
+		block_widths *w = &to->blocks[i];
+		const block_widths *source = &k->from.qformer.blocks[k->blocks[COMPONENT_QFORMER][i].source];
+		if (!source->cross_num_heads)
+			w->cross_num_heads = w->cross_head_dim = 0;
+		else if (!w->cross_num_heads)
+			*w = (block_widths){w->num_heads, w->head_dim, smaller(heads, source->cross_num_heads),
+			                    smaller(dim, source->cross_head_dim), w->ffn_dim};
+		crossing += w->cross_num_heads > 0;
+	}
+	if (!crossing)
+		return wn_fail(err, WN_INVALID,
+		               "target shape: qformer: found no block with cross-attention, expected one at least");
+	const int frequency = hf_config_cross_frequency(&k->to);
+	if (frequency > 0)
+		k->to.cross_attention_frequency = frequency;
+	return WN_OK;
+}
+
+/* ---- lists ---- */
+
+static int *take(int *memory, size_t *used, int count)
+{
+	int *at = memory ? memory + *used : NULL;
+	*used += (size_t)count;
+	return at;
+}
+
+/* Returns how many indices the target shape has; points to them when memory is there. */
+static size_t lay_out(keep *k, int *memory)
+{
+	size_t used = 0;
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		const stack_config *to = shape_stack(&k->to, (component)c);
+		k->hidden[c] = take(memory, &used, to->hidden_size);
+		for (int i = 0; i < to->num_hidden_layers; i++) {
+			const block_widths *w = &to->blocks[i];
+			const int self = w->num_heads * w->head_dim, cross = w->cross_num_heads * w->cross_head_dim;
+			block_keep *b = &k->blocks[c][i];
+			b->ffn = take(memory, &used, w->ffn_dim);
+			b->self = (attention_keep){take(memory, &used, self), take(memory, &used, self)};
+			if (cross)
+				b->cross = (attention_keep){take(memory, &used, cross), take(memory, &used, cross)};
+		}
+	}
+	k->queries = take(memory, &used, k->to.num_query_tokens);
+	return used;
+}
+
+typedef struct ranked {
+	double score;
+	int index;
+} ranked;
+
+typedef struct chooser {
+	ranked *order; /* [longest list of the source] */
+	int *heads;    /* [the same] */
+} chooser;
+
+static int best_first(const void *a, const void *b)
+{
+	const ranked *x = a, *y = b;
+	if (x->score != y->score)
+		return x->score < y->score ? 1 : -1;
+	return x->index - y->index;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* out [left] = the indices of the best of order [count], ascending. */
+static void take_best(int *out, int left, ranked *order, int count)
+{
+	qsort(order, (size_t)count, sizeof *order, best_first);
+	for (int i = 0; i < left; i++)
+		out[i] = order[i].index;
+	qsort(out, (size_t)left, sizeof *out, ascending);
+}
+
+/* The same of scores[first .. first+count). */
+static void choose(int *out, int left, const double *scores, int first, int count, chooser *c)
+{
+	for (int i = 0; i < count; i++)
+		c->order[i] = (ranked){scores[first + i], first + i};
+	take_best(out, left, c->order, count);
+}
+
+static void choose_attention(keep *k, const structure_scores *s, component which, int index, bool cross, chooser *c)
+{
+	block_keep *b = &k->blocks[which][index];
+	const block_widths *from = &shape_stack(&k->from, which)->blocks[b->source],
+	                   *to = &shape_stack(&k->to, which)->blocks[index];
+	const block_scores *scores = &s->blocks[which][b->source];
+	const int heads = cross ? from->cross_num_heads : from->num_heads, dim = cross ? from->cross_head_dim : from->head_dim;
+	const int heads_left = cross ? to->cross_num_heads : to->num_heads, dim_left = cross ? to->cross_head_dim : to->head_dim;
+	attention_keep *out = cross ? &b->cross : &b->self;
+	for (int h = 0; h < heads; h++)
+		c->order[h] = (ranked){head_score(s, which, b->source, cross, h), h};
+	take_best(c->heads, heads_left, c->order, heads);
+	for (int h = 0; h < heads_left; h++) {
+		choose(out->qk + h * dim_left, dim_left, cross ? scores->cross_qk : scores->self_qk, c->heads[h] * dim, dim, c);
+		choose(out->v + h * dim_left, dim_left, cross ? scores->cross_v : scores->self_v, c->heads[h] * dim, dim, c);
+	}
+}
+
+static void choose_lists(keep *k, const structure_scores *s, chooser *c)
+{
+	for (int which = 0; which < NUM_COMPONENTS; which++) {
+		const stack_config *from = shape_stack(&k->from, (component)which), *to = shape_stack(&k->to, (component)which);
+		choose(k->hidden[which], to->hidden_size, s->hidden[which], 0, from->hidden_size, c);
+		for (int i = 0; i < to->num_hidden_layers; i++) {
+			block_keep *b = &k->blocks[which][i];
+			choose(b->ffn, to->blocks[i].ffn_dim, s->blocks[which][b->source].ffn, 0,
+			       from->blocks[b->source].ffn_dim, c);
+			choose_attention(k, s, (component)which, i, false, c);
+			if (to->blocks[i].cross_num_heads)
+				choose_attention(k, s, (component)which, i, true, c);
+		}
+	}
+	choose(k->queries, k->to.num_query_tokens, s->queries, 0, k->from.num_query_tokens, c);
+}
+
+static wn_code open_lists(keep *k, const structure_scores *s, wn_error *err)
+{
+	/* No list of the source is longer than all its lists together. */
+	chooser c = {calloc(s->count, sizeof *c.order), calloc(s->count, sizeof *c.heads)};
+	k->memory = calloc(lay_out(k, NULL), sizeof *k->memory);
+	wn_code rc = c.order && c.heads && k->memory ? WN_OK : wn_fail(err, WN_NOMEM, "no memory to choose what a model keeps");
+	if (rc == WN_OK) {
+		lay_out(k, k->memory);
+		choose_lists(k, s, &c);
+	}
+	free(c.order);
+	free(c.heads);
+	return rc;
+}
+
+wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_config *to, block_choice choice, wn_error *err)
+{
+	memset(out, 0, sizeof *out);
+	out->from = scores->shape;
+	out->to = *to;
+	wn_code rc = check_numbers(&out->from, &out->to, err);
+	if (rc == WN_OK)
+		rc = check_scores(scores, err);
+	if (rc == WN_OK) {
+		for (int c = 0; c < NUM_COMPONENTS; c++)
+			choose_blocks(out, scores, (component)c, choice);
+		rc = set_cross(out, err);
+	}
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		const stack_config *f = shape_stack(&out->from, (component)c), *t = shape_stack(&out->to, (component)c);
+		for (int i = 0; i < t->num_hidden_layers && rc == WN_OK; i++)
+			rc = check_widths((component)c, i, &f->blocks[out->blocks[c][i].source], &t->blocks[i], err);
+	}
+	if (rc == WN_OK)
+		rc = open_lists(out, scores, err);
+	if (rc)
+		keep_close(out);
+	return rc;
+}
+
+void keep_close(keep *k)
+{
+	free(k->memory);
+	memset(k, 0, sizeof *k);
+}
+
+/* ---- what is given up ---- */
+
+static double sum_of(const double *scores, int count)
+{
+	double sum = 0;
+	for (int i = 0; i < count; i++)
+		sum += scores[i];
+	return sum;
+}
+
+static double sum_kept(const double *scores, const int *kept, int count)
+{
+	double sum = 0;
+	for (int i = 0; i < count; i++)
+		sum += scores[kept[i]];
+	return sum;
+}
+
+/* Nothing of nothing is lost. Rounding must not lead out of [0, 1]. */
+static double share(double kept, double all) { return all > 0 && kept < all ? kept / all : 1; }
+
+/* The share of a source block's neurons, heads and dimensions that target block `index` keeps. */
+static double block_share(const keep *k, const structure_scores *s, component which, int index)
+{
+	const block_keep *b = &k->blocks[which][index];
+	const block_scores *x = &s->blocks[which][b->source];
+	const block_widths *from = &shape_stack(&k->from, which)->blocks[b->source],
+	                   *to = &shape_stack(&k->to, which)->blocks[index];
+	const int self = from->num_heads * from->head_dim, self_left = to->num_heads * to->head_dim;
+	const int cross = from->cross_num_heads * from->cross_head_dim, cross_left = to->cross_num_heads * to->cross_head_dim;
+	double all = sum_of(x->ffn, from->ffn_dim) + sum_of(x->self_qk, self) + sum_of(x->self_v, self);
+	double kept = sum_kept(x->ffn, b->ffn, to->ffn_dim) + sum_kept(x->self_qk, b->self.qk, self_left) +
+	              sum_kept(x->self_v, b->self.v, self_left);
+	if (cross) {
+		all += sum_of(x->cross_qk, cross) + sum_of(x->cross_v, cross);
+		kept += sum_kept(x->cross_qk, b->cross.qk, cross_left) + sum_kept(x->cross_v, b->cross.v, cross_left);
+	}
+	return share(kept, all);
+}
+
+static double total_of(const structure_scores *s, component which)
+{
+	double all = 0;
+	for (int i = 0; i < shape_stack(&s->shape, which)->num_hidden_layers; i++)
+		all += s->blocks[which][i].total;
+	return all;
+}
+
+static double component_share(const keep *k, const structure_scores *s, component which)
+{
+	const stack_config *from = shape_stack(&k->from, which), *to = shape_stack(&k->to, which);
+	double blocks = 0;
+	for (int i = 0; i < to->num_hidden_layers; i++)
+		blocks += s->blocks[which][k->blocks[which][i].source].total * block_share(k, s, which, i);
+	double kept = share(blocks, total_of(s, which));
+	kept *= share(sum_kept(s->hidden[which], k->hidden[which], to->hidden_size), sum_of(s->hidden[which], from->hidden_size));
+	if (which == COMPONENT_QFORMER)
+		kept *= share(sum_kept(s->queries, k->queries, k->to.num_query_tokens),
+		              sum_of(s->queries, k->from.num_query_tokens));
+	return kept;
+}
+
+double keep_score_lost(const keep *k, const structure_scores *scores, int which)
+{
+	if (which < NUM_COMPONENTS)
+		return 1 - component_share(k, scores, (component)which);
+	double kept = 0, all = 0;
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		kept += total_of(scores, (component)c) * component_share(k, scores, (component)c);
+		all += total_of(scores, (component)c);
+	}
+	return 1 - share(kept, all);
+}
+
+/* ---- JSON ---- */
+
+static json_t *widths_json(const block_widths *w)
+{
+	json_t *j = json_object();
+	int failed = json_object_set_new(j, "num_heads", json_integer(w->num_heads));
+	failed |= json_object_set_new(j, "head_dim", json_integer(w->head_dim));
+	failed |= json_object_set_new(j, "ffn_dim", json_integer(w->ffn_dim));
+	if (w->cross_num_heads) {
+		failed |= json_object_set_new(j, "cross_num_heads", json_integer(w->cross_num_heads));
+		failed |= json_object_set_new(j, "cross_head_dim", json_integer(w->cross_head_dim));
+	}
+	return json_done(j, failed);
+}
+
+static json_t *shape_json(const blip2_config *shape)
+{
+	json_t *j = json_object();
+	int failed = json_object_set_new(j, "num_query_tokens", json_integer(shape->num_query_tokens));
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		const stack_config *stack = shape_stack(shape, (component)c);
+		json_t *one = json_object(), *blocks = json_array();
+		for (int i = 0; i < stack->num_hidden_layers; i++)
+			failed |= json_array_append_new(blocks, widths_json(&stack->blocks[i]));
+		failed |= json_object_set_new(one, "hidden_size", json_integer(stack->hidden_size));
+		failed |= json_object_set_new(one, "blocks", blocks);
+		failed |= json_object_set_new(j, shape_stack_name((component)c), one);
+	}
+	return json_done(j, failed);
+}
+
+static json_t *block_json(const block_keep *b, const block_widths *to)
+{
+	const size_t self = (size_t)to->num_heads * (size_t)to->head_dim,
+	             cross = (size_t)to->cross_num_heads * (size_t)to->cross_head_dim;
+	json_t *j = json_object();
+	int failed = json_object_set_new(j, "source", json_integer(b->source));
+	failed |= json_object_set_new(j, "ffn", json_ints(b->ffn, (size_t)to->ffn_dim));
+	failed |= json_object_set_new(j, "self_qk", json_ints(b->self.qk, self));
+	failed |= json_object_set_new(j, "self_v", json_ints(b->self.v, self));
+	if (cross) {
+		failed |= json_object_set_new(j, "cross_qk", json_ints(b->cross.qk, cross));
+		failed |= json_object_set_new(j, "cross_v", json_ints(b->cross.v, cross));
+	}
+	return json_done(j, failed);
+}
+
+json_t *keep_json(const keep *k)
+{
+	json_t *j = json_object();
+	int failed = json_object_set_new(j, "from", shape_json(&k->from));
+	failed |= json_object_set_new(j, "to", shape_json(&k->to));
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		const stack_config *to = shape_stack(&k->to, (component)c);
+		json_t *one = json_object(), *blocks = json_array();
+		for (int i = 0; i < to->num_hidden_layers; i++)
+			failed |= json_array_append_new(blocks, block_json(&k->blocks[c][i], &to->blocks[i]));
+		failed |= json_object_set_new(one, "hidden", json_ints(k->hidden[c], (size_t)to->hidden_size));
+		failed |= json_object_set_new(one, "blocks", blocks);
+		failed |= json_object_set_new(j, shape_stack_name((component)c), one);
+	}
+	failed |= json_object_set_new(j, "queries", json_ints(k->queries, (size_t)k->to.num_query_tokens));
+	return json_done(j, failed);
+}
