@@ -1,6 +1,8 @@
 /* file.c: see file.h. Plain system calls; every descriptor is close-on-exec and closed on every path out. */
 #include "base/file.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -67,8 +69,8 @@ out:
 	return rc;
 }
 
-/* Makes the rename itself durable; without it a power cut may bring the old directory entry back. */
-static wn_code sync_parent(const char *path, wn_error *err)
+/* Makes a rename durable; without it a power cut may bring the old directory entry back. */
+wn_code file_sync_parent(const char *path, wn_error *err)
 {
 	wn_code rc = WN_OK;
 	const char *slash = strrchr(path, '/');
@@ -149,7 +151,7 @@ wn_code file_writer_commit(file_writer *w, wn_error *err)
 	}
 	free(w->temporary);
 	w->temporary = NULL;
-	rc = sync_parent(w->path, err);
+	rc = file_sync_parent(w->path, err);
 out:
 	file_writer_abort(w);
 	return rc;
@@ -178,4 +180,149 @@ wn_code file_write_atomic(const char *path, const void *data, size_t len, wn_err
 		rc = file_writer_commit(&w, err);
 	file_writer_abort(&w);
 	return rc;
+}
+
+wn_code file_copy(const char *from, const char *to, size_t max_bytes, wn_error *err)
+{
+	char *data = NULL;
+	size_t len = 0;
+	wn_code rc = file_read(from, max_bytes, &data, &len, err);
+	if (rc == WN_OK)
+		rc = file_write_atomic(to, data, len, err);
+	free(data);
+	return rc;
+}
+
+/* ---- directories ---- */
+
+#define DIR_SUFFIX ".tmp-XXXXXX"
+#define DIR_MARK   ".tmp-"
+#define OLD_SUFFIX ".old"
+
+wn_code file_temporary_dir(const char *path, char out[PATH_MAX], wn_error *err)
+{
+	if (snprintf(out, PATH_MAX, "%s" DIR_SUFFIX, path) >= PATH_MAX)
+		return wn_fail(err, WN_TOO_LARGE, "%.200s: path too long", path);
+	if (!mkdtemp(out))
+		return wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot create: %s", out, strerror(errno));
+	chmod(out, 0755); /* mkdtemp's 0700 would lock other readers (the server's user) out */
+	return WN_OK;
+}
+
+wn_code file_replace_dir(const char *temporary, const char *path, wn_error *err)
+{
+	char old[PATH_MAX];
+	const char *replaced = NULL;
+	if (snprintf(old, sizeof old, "%s" OLD_SUFFIX, temporary) >= (int)sizeof old)
+		return wn_fail(err, WN_TOO_LARGE, "%.200s: path too long", temporary);
+	if (rename(temporary, path) != 0) {
+		if (errno != ENOTEMPTY && errno != EEXIST)
+			return wn_fail(err, WN_IO, "%s: cannot rename the finished temporary: %s", path, strerror(errno));
+		replaced = temporary;
+		if (renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) != 0) {
+			replaced = old;
+			if (rename(path, old) != 0)
+				return wn_fail(err, WN_IO, "%s: cannot rename: %s", path, strerror(errno));
+			if (rename(temporary, path) != 0) {
+				const int e = errno;
+				rename(old, path);
+				return wn_fail(err, WN_IO, "%s: cannot rename the finished temporary: %s", path, strerror(e));
+			}
+		}
+	}
+	wn_code rc = file_sync_parent(path, err); /* before the old files go */
+	if (replaced)
+		file_remove_dir(AT_FDCWD, replaced);
+	return rc;
+}
+
+bool file_remove_dir(int at, const char *path)
+{
+	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			unlinkat(fd, e->d_name, 0);
+	if (d)
+		closedir(d);
+	else if (fd >= 0)
+		close(fd);
+	return unlinkat(at, path, AT_REMOVEDIR) == 0;
+}
+
+typedef struct leftover {
+	const char *name; /* [len] of what was to be written */
+	size_t len;
+	bool is_dir, is_old;
+} leftover;
+
+/* NAME.tmp-XXXXXX[.old], as file_temporary_dir and file_replace_dir name them. */
+static bool parse_dir(leftover *out, const char *entry)
+{
+	size_t len = strlen(entry);
+	const size_t suffix = strlen(DIR_SUFFIX), mark = strlen(DIR_MARK), old = strlen(OLD_SUFFIX);
+	*out = (leftover){.name = entry, .is_dir = true};
+	out->is_old = len > old && strcmp(entry + len - old, OLD_SUFFIX) == 0;
+	if (out->is_old)
+		len -= old;
+	if (len <= suffix || strncmp(entry + len - suffix, DIR_MARK, mark) != 0)
+		return false;
+	for (size_t i = len - suffix + mark; i < len; i++)
+		if (!isalnum((unsigned char)entry[i]))
+			return false;
+	out->len = len - suffix;
+	return true;
+}
+
+/* Steps back over digits and the character before them; NULL when it is not `before`. */
+static const char *back_over_number(const char *begin, const char *end, char before)
+{
+	const char *p = end;
+	while (p > begin && isdigit((unsigned char)p[-1]))
+		p--;
+	return p < end && p > begin && p[-1] == before ? p - 1 : NULL;
+}
+
+/* .NAME.PID-SERIAL.tmp, as file_writer_open names it. */
+static bool parse_file(leftover *out, const char *entry)
+{
+	const size_t len = strlen(entry), suffix = strlen(".tmp");
+	if (entry[0] != '.' || len <= suffix || strcmp(entry + len - suffix, ".tmp") != 0)
+		return false;
+	const char *end = back_over_number(entry + 1, entry + len - suffix, '-');
+	if (!end || !(end = back_over_number(entry + 1, end, '.')))
+		return false;
+	*out = (leftover){.name = entry + 1, .len = (size_t)(end - entry - 1)};
+	return out->len > 0;
+}
+
+static bool put_back(int dir, const char *entry, const leftover *l)
+{
+	char name[NAME_MAX + 1];
+	struct stat st;
+	snprintf(name, sizeof name, "%.*s", (int)l->len, l->name);
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT && renameat(dir, entry, dir, name) == 0;
+}
+
+int file_sweep(const char *dir, const char *name)
+{
+	int count = 0;
+	DIR *d = opendir(dir);
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d));) {
+		leftover l;
+		if (!parse_dir(&l, e->d_name) && !parse_file(&l, e->d_name))
+			continue;
+		if (name && (strlen(name) != l.len || strncmp(name, l.name, l.len) != 0))
+			continue;
+		if (l.is_old && put_back(dirfd(d), e->d_name, &l))
+			count++;
+		else if (l.is_dir)
+			count += file_remove_dir(dirfd(d), e->d_name);
+		else
+			count += unlinkat(dirfd(d), e->d_name, 0) == 0;
+	}
+	closedir(d);
+	return count;
 }

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/digest.h"
 #include "base/file.h"
@@ -444,17 +443,6 @@ static wn_code save_image_processor(const char *path, const image_processor *ip,
 	return rc;
 }
 
-static wn_code copy_tokenizer(const char *to, const char *from, wn_error *err)
-{
-	char *text = NULL;
-	size_t len = 0;
-	wn_code rc = file_read(from, MAX_TOKENIZER_BYTES, &text, &len, err);
-	if (rc == WN_OK)
-		rc = file_write_atomic(to, text, len, err);
-	free(text);
-	return rc;
-}
-
 /* winnow.json for what stands in `dir`: the caller's manifest with widths and digests of its own. */
 static wn_code save_manifest(const char *dir, const blip2 *m, const manifest *man, dtype d, wn_error *err)
 {
@@ -473,20 +461,6 @@ static wn_code save_manifest(const char *dir, const blip2 *m, const manifest *ma
 	json_decref(copy.files);
 	json_decref(copy.widths);
 	return rc;
-}
-
-/* Removes a directory of plain files; what it cannot remove stays. */
-static void remove_dir(const char *path)
-{
-	DIR *d = opendir(path);
-	if (d) {
-		struct dirent *e;
-		while ((e = readdir(d)))
-			if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-				unlinkat(dirfd(d), e->d_name, 0);
-		closedir(d);
-	}
-	rmdir(path);
 }
 
 /* Only a checkpoint (or an empty directory) may be replaced: a mistyped --out must not cost somebody's files. */
@@ -512,38 +486,6 @@ static wn_code check_replaceable(const char *dir, wn_error *err)
 	return rc;
 }
 
-/* tmp -> dir; the old dir, if any, is exchanged in one step and then removed. */
-static wn_code move_into_place(const char *tmp, const char *dir, wn_error *err)
-{
-	if (rename(tmp, dir) == 0)
-		return WN_OK;
-	if (errno != ENOTEMPTY && errno != EEXIST)
-		return wn_fail(err, WN_IO, "%s: rename: %s", dir, strerror(errno));
-	if (renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, RENAME_EXCHANGE) == 0) {
-		remove_dir(tmp);
-		return WN_OK;
-	}
-	/* File systems without the exchange: a short moment without `dir`, but never a half one. */
-	char old[PATH_MAX];
-	if (snprintf(old, sizeof old, "%s.old", tmp) >= (int)sizeof old)
-		return wn_fail(err, WN_TOO_LARGE, "%s: path too long", tmp);
-	if (rename(dir, old) || rename(tmp, dir))
-		return wn_fail(err, WN_IO, "%s: rename: %s", dir, strerror(errno));
-	remove_dir(old);
-	return WN_OK;
-}
-
-static void sync_parent(const char *dir)
-{
-	char parent[PATH_MAX + 4];
-	snprintf(parent, sizeof parent, "%s/..", dir);
-	int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		fsync(fd);
-		close(fd);
-	}
-}
-
 wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
                         const char *tokenizer_path, dtype d, wn_error *err)
 {
@@ -561,26 +503,23 @@ wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, co
 		return wn_fail(err, WN_INVALID, "%s: blocks of different widths need a winnow.json, and there is none", clean);
 	if ((rc = check_replaceable(clean, err)))
 		return rc;
-	if (snprintf(tmp, sizeof tmp, "%s.tmp-XXXXXX", clean) >= (int)sizeof tmp)
-		return wn_fail(err, WN_TOO_LARGE, "%.200s: path too long", clean);
-	if (!mkdtemp(tmp))
-		return wn_fail(err, WN_IO, "%s: %s", tmp, strerror(errno));
-	chmod(tmp, 0755); /* mkdtemp's 0700 would lock the server's user out */
+	if ((rc = file_temporary_dir(clean, tmp, err)))
+		return rc;
 	if ((rc = join(path, tmp, "config.json", err)) || (rc = save_config(path, m, d, err)))
 		goto failed;
 	if ((rc = join(path, tmp, "model.safetensors", err)) || (rc = save_weights(path, m, d, err)))
 		goto failed;
 	if (ip && ((rc = join(path, tmp, "preprocessor_config.json", err)) || (rc = save_image_processor(path, ip, err))))
 		goto failed;
-	if (tokenizer_path && ((rc = join(path, tmp, "tokenizer.json", err)) || (rc = copy_tokenizer(path, tokenizer_path, err))))
+	if (tokenizer_path && ((rc = join(path, tmp, "tokenizer.json", err)) ||
+	                       (rc = file_copy(tokenizer_path, path, MAX_TOKENIZER_BYTES, err))))
 		goto failed;
 	if (man && (rc = save_manifest(tmp, m, man, d, err)))
 		goto failed;
-	if ((rc = move_into_place(tmp, clean, err)))
+	if ((rc = file_replace_dir(tmp, clean, err)))
 		goto failed;
-	sync_parent(clean);
 	return WN_OK;
 failed:
-	remove_dir(tmp);
+	file_remove_dir(AT_FDCWD, tmp);
 	return rc;
 }

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/digest.h"
+#include "base/file.h"
 #include "model/self_test.h"
 
 #define MANIFEST "winnow.json"
@@ -257,19 +258,6 @@ typedef struct staging {
 	char path[PATH_MAX];
 } staging;
 
-/* Removes a hidden directory: publishers put only files there. */
-static bool remove_hidden(int name_fd, const char *name, int fd)
-{
-	DIR *d = list(fd);
-	if (d) {
-		for (struct dirent *e; (e = readdir(d));)
-			if (!is_dots(e->d_name))
-				unlinkat(fd, e->d_name, 0);
-		closedir(d);
-	}
-	return unlinkat(name_fd, name, AT_REMOVEDIR) == 0;
-}
-
 static bool is_leftover(int fd)
 {
 	struct stat st;
@@ -291,7 +279,7 @@ static int remove_leftovers(int name_fd)
 		int fd = openat(name_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
 			continue;
-		count += is_leftover(fd) && remove_hidden(name_fd, e->d_name, fd);
+		count += is_leftover(fd) && file_remove_dir(name_fd, e->d_name); /* publishers put only files there */
 		close(fd);
 	}
 	closedir(d);
@@ -337,7 +325,7 @@ static wn_code staging_open(staging *s, publication *p, wn_error *err)
 static void staging_close(staging *s, bool renamed)
 {
 	if (s->fd >= 0 && !renamed)
-		remove_hidden(s->name_fd, s->name, s->fd);
+		file_remove_dir(s->name_fd, s->name);
 	if (s->fd >= 0)
 		close(s->fd);
 	if (s->name_fd >= 0)

@@ -13,7 +13,6 @@
 
 #include "base/file.h"
 
-#define MAX_COPY_BYTES     ((size_t)256 << 20) /* tokenizers */
 #define MAX_MANIFEST_BYTES ((size_t)16 << 20)
 
 wn_code run_dir_path(const char *dir, const char *name, char *buf, wn_error *err)
@@ -56,17 +55,6 @@ wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
 		return WN_OK;
 	close(*fd);
 	return wn_fail(err, WN_IO, "%s: another process is training in this directory", dir);
-}
-
-wn_code run_dir_copy_file(const char *from, const char *to, wn_error *err)
-{
-	char *data = NULL;
-	size_t len = 0;
-	wn_code rc = file_read(from, MAX_COPY_BYTES, &data, &len, err);
-	if (!rc)
-		rc = file_write_atomic(to, data, len, err);
-	free(data);
-	return rc;
 }
 
 static wn_code check_same_run(const char *path, const json_t *identity, wn_error *err)

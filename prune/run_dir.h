@@ -19,7 +19,6 @@ wn_code run_dir_path(const char *dir, const char *name, char *buf, wn_error *err
 wn_code run_dir_make(const char *path, wn_error *err);
 /* Makes DIR and takes its lock; *fd is held until close. WN_IO when another process has it. */
 wn_code run_dir_lock(const char *dir, int *fd, wn_error *err);
-wn_code run_dir_copy_file(const char *from, const char *to, wn_error *err);
 
 /* Writes DIR/manifest.json from `identity` and the resolved configuration's text; `command` may be NULL (a training run).
  * check: an existing one must have the same identity (WN_INVALID names the key). dry: nothing is read or written.

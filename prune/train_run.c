@@ -10,11 +10,14 @@
 
 #include <jansson.h>
 
+#include "base/file.h"
 #include "model/checkpoint.h"
 #include "model/classifier.h"
 #include "model/prompt.h"
 #include "prune/run_dir.h"
 #include "prune/train_state.h"
+
+#define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
 
 wn_code train_run_path(const train_config *c, const char *name, char *buf, wn_error *err)
 {
@@ -186,11 +189,11 @@ static wn_code open_tokenizer(train_run *r, bool resume, wn_error *err)
 	wn_code rc = WN_OK;
 	if (!(resume && access(r->tokenizer_path, F_OK) == 0)) {
 		if (*c->tokenizer) {
-			rc = run_dir_copy_file(c->tokenizer, r->tokenizer_path, err);
+			rc = file_copy(c->tokenizer, r->tokenizer_path, MAX_TOKENIZER_BYTES, err);
 		} else if (*c->init_from) {
 			if (snprintf(from, sizeof from, "%s/tokenizer.json", c->init_from) >= (int)sizeof from)
 				return wn_fail(err, WN_TOO_LARGE, "model.init_from: path too long");
-			rc = run_dir_copy_file(from, r->tokenizer_path, err);
+			rc = file_copy(from, r->tokenizer_path, MAX_TOKENIZER_BYTES, err);
 		} else {
 			rc = train_tokenizer(r, err);
 		}
