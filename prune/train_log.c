@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 wn_code train_log_open(train_log *l, const char *path, int64_t keep_bytes, wn_error *err)
 {
 	*l = (train_log){0};
@@ -28,7 +30,10 @@ wn_code train_log_open(train_log *l, const char *path, int64_t keep_bytes, wn_er
 		train_log_close(l);
 		return WN_IO;
 	}
-	return WN_OK;
+	wn_code rc = file_sync_parent(path, err); /* it may be new */
+	if (rc)
+		train_log_close(l);
+	return rc;
 }
 
 wn_code train_log_write(train_log *l, json_t *row, wn_error *err)
@@ -40,7 +45,14 @@ wn_code train_log_write(train_log *l, json_t *row, wn_error *err)
 	return bad ? wn_fail(err, WN_IO, "%s: cannot write: %s", l->path, strerror(errno)) : WN_OK;
 }
 
-int64_t train_log_bytes(const train_log *l) { return (int64_t)ftello(l->file); }
+wn_code train_log_sync(train_log *l, int64_t *bytes, wn_error *err)
+{
+	const off_t at = ftello(l->file);
+	if (at < 0 || fsync(fileno(l->file)))
+		return wn_fail(err, WN_IO, "%s: cannot sync: %s", l->path, strerror(errno));
+	*bytes = (int64_t)at;
+	return WN_OK;
+}
 
 void train_log_close(train_log *l)
 {

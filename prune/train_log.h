@@ -5,7 +5,8 @@
  *   {"event":"eval","phase":"audit","step":500,"accuracy":…,…}
  * (a caption phase has "token_accuracy", and while only the vision stack learns "first_token_accuracy")
  *
- * A resumed run cuts the file back to where its checkpoint was made, so that no step appears twice. */
+ * A resumed run cuts the file back to where its checkpoint was made, so that no step appears twice. The lines up to there are on
+ * disk before the checkpoint is: neither a kill nor a power cut leaves a log that is shorter than its checkpoint says. */
 #ifndef WINNOW_PRUNE_TRAIN_LOG_H
 #define WINNOW_PRUNE_TRAIN_LOG_H
 
@@ -25,8 +26,8 @@ typedef struct train_log {
 wn_code train_log_open(train_log *l, const char *path, int64_t keep_bytes, wn_error *err);
 /* Writes one line and flushes it; takes the reference to `row` (also on failure; NULL = no memory). */
 wn_code train_log_write(train_log *l, json_t *row, wn_error *err);
-/* Bytes so far: what a checkpoint remembers. */
-int64_t train_log_bytes(const train_log *l);
+/* Puts all lines so far on disk and says how many bytes they are: what a checkpoint made after this remembers. */
+wn_code train_log_sync(train_log *l, int64_t *bytes, wn_error *err);
 void train_log_close(train_log *l);
 
 #endif

@@ -228,8 +228,8 @@ static void show_step(trainer *t, const step_result *s, bool last)
 
 static wn_code save_state(trainer *t, wn_error *err)
 {
-	t->at.log_bytes = train_log_bytes(&t->log);
-	return train_state_save(t->run->config->run_dir, &t->at, blip2_weights(t->run->model), &t->adamw, err);
+	wn_code rc = train_log_sync(&t->log, &t->at.log_bytes, err);
+	return rc ? rc : train_state_save(t->run->config->run_dir, &t->at, blip2_weights(t->run->model), &t->adamw, err);
 }
 
 /* A model directory whose lineage says how it came to be. eval may be NULL. */

@@ -94,8 +94,8 @@ static double value_of(const json_t *eval, const char *key) { return json_number
 
 static wn_code save_state(compressor *c, wn_error *err)
 {
-	c->at.log_bytes = train_log_bytes(&c->log);
-	return train_state_save(c->w->config->run_dir, &c->at, blip2_weights(c->student), distiller_adamw(c->distiller), err);
+	wn_code rc = train_log_sync(&c->log, &c->at.log_bytes, err);
+	return rc ? rc : train_state_save(c->w->config->run_dir, &c->at, blip2_weights(c->student), distiller_adamw(c->distiller), err);
 }
 
 static wn_code save_model(const compressor *c, const char *dir, const blip2 *m, dtype d, const json_t *eval, wn_error *err)
