@@ -40,6 +40,19 @@ wn_code run_dir_make(const char *path, wn_error *err)
 	}
 }
 
+/* Each killed save leaves a whole model. In DIR only a run's own names are swept: a report is written there without the lock. */
+static void sweep(const char *dir)
+{
+	static const char *const names[] = {"best", "last", "export", "manifest.json", "plan.json", "tokenizer.json"};
+	static const char *const below[] = {"iterations", "state"};
+	char path[PATH_MAX];
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		file_sweep(dir, names[i]);
+	for (size_t i = 0; i < sizeof below / sizeof *below; i++)
+		if (run_dir_path(dir, below[i], path, NULL) == WN_OK)
+			file_sweep(path, NULL);
+}
+
 wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
 {
 	char path[PATH_MAX];
@@ -51,10 +64,12 @@ wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
 	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (*fd < 0)
 		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
-	if (!flock(*fd, LOCK_EX | LOCK_NB))
-		return WN_OK;
-	close(*fd);
-	return wn_fail(err, WN_IO, "%s: another process is training in this directory", dir);
+	if (flock(*fd, LOCK_EX | LOCK_NB)) {
+		close(*fd);
+		return wn_fail(err, WN_IO, "%s: another process is training in this directory", dir);
+	}
+	sweep(dir);
+	return WN_OK;
 }
 
 static wn_code check_same_run(const char *path, const json_t *identity, wn_error *err)

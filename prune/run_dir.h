@@ -17,7 +17,8 @@
 wn_code run_dir_path(const char *dir, const char *name, char *buf, wn_error *err);
 /* mkdir -p. */
 wn_code run_dir_make(const char *path, wn_error *err);
-/* Makes DIR and takes its lock; *fd is held until close. WN_IO when another process has it. */
+/* Makes DIR and takes its lock; *fd is held until close. WN_IO when another process has it. Then removes what a run killed here
+ * left half written: its models, checkpoints and files (file_sweep). */
 wn_code run_dir_lock(const char *dir, int *fd, wn_error *err);
 
 /* Writes DIR/manifest.json from `identity` and the resolved configuration's text; `command` may be NULL (a training run).

@@ -32,13 +32,25 @@ static int64_t parse_name(const char *name)
 	return end == name + strlen(PREFIX) || *end || errno || v < 0 ? -1 : v;
 }
 
+/* Not one whose removal a kill cut short. */
+static bool is_whole(int dir, const char *name)
+{
+	char path[NAME_MAX + 32];
+	bool whole = true;
+	for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+		snprintf(path, sizeof path, "%s/%s", name, FILES[i]);
+		whole &= faccessat(dir, path, F_OK, 0) == 0;
+	}
+	return whole;
+}
+
 static int compare_descending(const void *a, const void *b)
 {
 	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
 	return (x < y) - (x > y);
 }
 
-/* Steps of the checkpoints in dir, newest first, at most max. */
+/* Steps of the whole checkpoints in dir, newest first, at most max. */
 static int list_steps(const char *dir, int64_t *steps, int max)
 {
 	int n = 0;
@@ -47,7 +59,7 @@ static int list_steps(const char *dir, int64_t *steps, int max)
 		return 0;
 	for (struct dirent *e; (e = readdir(d));) {
 		int64_t s = parse_name(e->d_name);
-		if (s < 0)
+		if (s < 0 || !is_whole(dirfd(d), e->d_name))
 			continue;
 		if (n < max) {
 			steps[n++] = s;
@@ -65,27 +77,23 @@ static int list_steps(const char *dir, int64_t *steps, int max)
 	return n;
 }
 
-/* Everything in it goes, also temporaries of files that a kill left half written; it has no subdirectories. */
-static void remove_checkpoint(const char *dir)
+/* All but the newest; also what a kill left of one that was being removed. */
+static void remove_old(const char *dir)
 {
+	int64_t kept[KEEP];
+	const int n = list_steps(dir, kept, KEEP);
 	DIR *d = opendir(dir);
 	if (!d)
 		return;
-	for (struct dirent *e; (e = readdir(d));)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			unlinkat(dirfd(d), e->d_name, 0);
+	for (struct dirent *e; (e = readdir(d));) {
+		const int64_t s = parse_name(e->d_name);
+		bool keep = s < 0;
+		for (int i = 0; i < n; i++)
+			keep |= s == kept[i];
+		if (!keep)
+			file_remove_dir(dirfd(d), e->d_name);
+	}
 	closedir(d);
-	rmdir(dir);
-}
-
-static wn_code sync_dir(const char *path, wn_error *err)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int bad = fd < 0 || fsync(fd);
-	int e = errno;
-	if (fd >= 0)
-		close(fd);
-	return bad ? wn_fail(err, WN_IO, "%s: %s", path, strerror(e)) : WN_OK;
 }
 
 static json_t *position_to_json(const train_position *p)
@@ -116,49 +124,46 @@ static tensor flat(const float *data, size_t count)
 	return (tensor){.dtype = DTYPE_F32, .rank = 1, .shape = {(int64_t)count}, .data = (float *)(uintptr_t)data};
 }
 
-wn_code train_state_save(const char *run_dir, const train_position *p, const float *weights, const adamw *opt, wn_error *err)
+/* RUN/state, for good: a checkpoint in a directory that a power cut takes away would be none. */
+static wn_code make_state_dir(const char *dir, wn_error *err)
 {
-	char dir[PATH_MAX / 2], temporary[PATH_MAX / 2 + 64], final[PATH_MAX / 2 + 64], path[PATH_MAX];
-	if (snprintf(dir, sizeof dir, "%s/state", run_dir) >= (int)sizeof dir)
-		return wn_fail(err, WN_TOO_LARGE, "run_dir: path too long");
-	if (mkdir(dir, 0755) && errno != EEXIST)
-		return wn_fail(err, WN_IO, "%s: %s", dir, strerror(errno));
-	snprintf(final, sizeof final, "%s/" PREFIX "%09lld", dir, (long long)p->step);
-	snprintf(temporary, sizeof temporary, "%s/writing", dir);
-	remove_checkpoint(temporary); /* left by a kill */
-	if (mkdir(temporary, 0755))
-		return wn_fail(err, WN_IO, "%s: %s", temporary, strerror(errno));
+	if (mkdir(dir, 0755) == 0)
+		return file_sync_parent(dir, err);
+	return errno == EEXIST ? WN_OK : wn_fail(err, WN_IO, "%s: %s", dir, strerror(errno));
+}
+
+/* The writers sync file and directory, each. */
+static wn_code write_files(const char *dir, const train_position *p, const float *weights, const adamw *opt, wn_error *err)
+{
+	char path[PATH_MAX + 32];
 	const safetensors_entry entries[] = {{"exp_avg", flat(opt->exp_avg, opt->count)},
 					     {"exp_avg_sq", flat(opt->exp_avg_sq, opt->count)},
 					     {"weights", flat(weights, opt->count)}};
-	snprintf(path, sizeof path, "%s/%s", temporary, FILES[1]);
+	snprintf(path, sizeof path, "%s/%s", dir, FILES[1]);
 	wn_code rc = safetensors_write(path, entries, sizeof entries / sizeof *entries, err);
-	snprintf(path, sizeof path, "%s/%s", temporary, FILES[0]);
+	snprintf(path, sizeof path, "%s/%s", dir, FILES[0]);
+	return rc ? rc : write_json(path, p, opt->step, err);
+}
+
+wn_code train_state_save(const char *run_dir, const train_position *p, const float *weights, const adamw *opt, wn_error *err)
+{
+	char dir[PATH_MAX / 2], final[PATH_MAX / 2 + 64], temporary[PATH_MAX];
+	if (snprintf(dir, sizeof dir, "%s/state", run_dir) >= (int)sizeof dir)
+		return wn_fail(err, WN_TOO_LARGE, "run_dir: path too long");
+	snprintf(final, sizeof final, "%s/" PREFIX "%09lld", dir, (long long)p->step);
+	wn_code rc = make_state_dir(dir, err);
 	if (!rc)
-		rc = write_json(path, p, opt->step, err);
-	if (!rc)
-		rc = sync_dir(temporary, err);
-	if (!rc && rename(temporary, final)) {
-		if (errno == EEXIST || errno == ENOTEMPTY) { /* the same step again (a phase's end): the new one replaces it */
-			remove_checkpoint(final);
-			if (rename(temporary, final))
-				rc = wn_fail(err, WN_IO, "%s: %s", final, strerror(errno));
-		} else {
-			rc = wn_fail(err, WN_IO, "%s: %s", final, strerror(errno));
-		}
-	}
-	if (!rc)
-		rc = sync_dir(dir, err);
-	if (rc) {
-		remove_checkpoint(temporary);
+		rc = file_temporary_dir(final, temporary, err);
+	if (rc)
 		return rc;
-	}
-	int64_t steps[64];
-	for (int i = list_steps(dir, steps, 64) - 1; i >= KEEP; i--) {
-		snprintf(path, sizeof path, "%s/" PREFIX "%09lld", dir, (long long)steps[i]);
-		remove_checkpoint(path);
-	}
-	return WN_OK;
+	rc = write_files(temporary, p, weights, opt, err);
+	if (!rc) /* the same step may be there (a phase's end): the new one replaces it */
+		rc = file_replace_dir(temporary, final, err);
+	if (rc)
+		file_remove_dir(AT_FDCWD, temporary);
+	else
+		remove_old(dir);
+	return rc;
 }
 
 bool train_state_exists(const char *run_dir)

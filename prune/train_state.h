@@ -1,8 +1,10 @@
 /* train_state.h: where a run stands, on disk: RUN/state/step-NNNNNNNNN/{state.json, state.safetensors}.
  *
- * Each is a directory written beside its final name, synced and renamed: it is complete or it is not there, so kill -9 at
- * any moment costs at most the steps since the last one. The last two are kept. Everything a step depends on is here or a
- * pure function of the configuration (rng.h): weights and moments bit by bit, and counters. */
+ * Each is a directory written beside its final name, synced and moved there in one step (base/file.h), also over an older one of
+ * the same step: kill -9 at any moment costs at most the steps since the last one. The last two are kept; one that lacks a file,
+ * because it was being removed, does not count. What a kill leaves of one being written is swept when the run is opened again
+ * (run_dir_lock). Everything a step depends on is here or a pure function of the configuration (rng.h): weights and moments bit by
+ * bit, and counters. */
 #ifndef WINNOW_PRUNE_TRAIN_STATE_H
 #define WINNOW_PRUNE_TRAIN_STATE_H
 

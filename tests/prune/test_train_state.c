@@ -1,6 +1,7 @@
-/* Checkpoints of a run on disk, and its log. */
+/* Checkpoints of a run on disk, its log, and what is cleared up when it is opened again. */
 #include "tests/prune/support.h"
 
+#include "prune/run_dir.h"
 #include "prune/train_log.h"
 #include "prune/train_state.h"
 #include "tests/base/kill_point.h"
@@ -86,28 +87,154 @@ static void newest_comes_back_bit_by_bit(void **state)
 	adamw_close(&b);
 }
 
+/* DIR/below, with the files named in `files` (separated by spaces). */
+static void plant(const char *below, const char *files)
+{
+	char path[512], name[64];
+	snprintf(path, sizeof path, "%s/%s", dir, below);
+	assert_ok(run_dir_make(path, err));
+	for (int n; sscanf(files, "%63s%n", name, &n) == 1; files += n) {
+		snprintf(path, sizeof path, "%s/%s/%s", dir, below, name);
+		write_text(path, "x");
+	}
+}
+
+static bool is_there(const char *below)
+{
+	char path[800];
+	snprintf(path, sizeof path, "%s/%s", dir, below);
+	return access(path, F_OK) == 0;
+}
+
 /* What a kill leaves behind is not taken for a checkpoint, and does not stop the next one. */
 static void unfinished_directories_do_not_count(void **state)
 {
 	adamw a;
 	float w[COUNT] = {0};
-	char path[512];
+	train_position p;
 	open_optimizer(&a, 1);
-	snprintf(path, sizeof path, "%s/state", dir);
-	mkdir(path, 0755);
-	snprintf(path, sizeof path, "%s/state/writing", dir);
-	mkdir(path, 0755);
-	snprintf(path, sizeof path, "%s/state/writing/state.json", dir);
-	write_text(path, "{");
-	snprintf(path, sizeof path, "%s/state/writing/state.safetensors.Ab12", dir); /* a writer's own temporary */
-	write_text(path, "x");
-	snprintf(path, sizeof path, "%s/state/step-12x", dir);
-	mkdir(path, 0755);
+	plant("state/step-000000012.tmp-Ab12Cd", "state.json state.safetensors");
+	plant("state/step-12x", "state.json state.safetensors");
+	plant("state/step-000000009", "");
+	plant("state/step-000000008", "state.json");
+	plant("state/step-000000007", "state.safetensors");
 	assert_false(train_state_exists(dir));
+	assert_refused(WN_NOT_FOUND, "no checkpoint", train_state_position(dir, &p, err));
 	save_at(5, &a, w);
 	assert_true(train_state_exists(dir));
-	assert_false(present("writing"));
+	assert_ok(train_state_position(dir, &p, err));
+	assert_int_equal(p.step, 5);
+	assert_false(present("step-000000009") || present("step-000000008") || present("step-000000007"));
+	plant("state/step-000000006", "state.json"); /* in the place of the next one */
+	save_at(6, &a, w);
+	assert_ok(train_state_load(dir, &p, w, &a, err));
+	assert_int_equal(p.step, 6);
 	adamw_close(&a);
+}
+
+static adamw killed_optimizer;
+static float killed_weights[COUNT];
+
+/* The same step again, as at a phase's end, and one more: the oldest goes. */
+static void save_two(void)
+{
+	for (int64_t step = 5; step <= 6; step++) {
+		const train_position p = {.step = step, .log_bytes = 100 + step, .identity = "sha256:x"};
+		killed_optimizer.step = 1000 + step;
+		if (train_state_save(dir, &p, killed_weights, &killed_optimizer, NULL))
+			abort();
+	}
+}
+
+static void fill_with(float x)
+{
+	for (int i = 0; i < COUNT; i++)
+		killed_weights[i] = killed_optimizer.exp_avg[i] = killed_optimizer.exp_avg_sq[i] = x;
+}
+
+/* At every call of the file system: what is loaded is one whole checkpoint, the one before or one of the new. */
+static void a_kill_at_any_moment_costs_no_checkpoint(void **state)
+{
+	adamw back;
+	float w[COUNT];
+	open_optimizer(&killed_optimizer, 1);
+	open_optimizer(&back, 1);
+	for (int exchange = 1; exchange >= 0; exchange--) {
+		int seen[3] = {0}, fd;
+		bool killed = true;
+		calls.no_exchange = !exchange;
+		for (int k = 1; killed; k++) {
+			train_position p = {0};
+			remove_tree(dir);
+			mkdir(dir, 0755);
+			fill_with(1);
+			for (int64_t step = 4; step <= 5; step++)
+				save_at(step, &killed_optimizer, killed_weights);
+			fill_with(2);
+			killed = is_killed_at(k, save_two);
+			if (!exchange) { /* a run that is opened again sweeps; with the exchange it need not */
+				assert_ok(run_dir_lock(dir, &fd, err));
+				close(fd);
+			}
+			assert_ok(train_state_load(dir, &p, w, &back, err));
+			const bool is_new = w[0] == 2;
+			assert_true(p.step == 6 ? is_new : p.step == 5);
+			assert_int_equal(p.log_bytes, is_new ? 100 + p.step : 99);
+			assert_int_equal(back.step, is_new ? 1000 + p.step : 50);
+			for (int i = 0; i < COUNT; i++)
+				assert_true(w[i] == w[0] && back.exp_avg[i] == w[0] && back.exp_avg_sq[i] == w[0]);
+			seen[p.step == 6 ? 2 : is_new]++;
+			assert_ok(run_dir_lock(dir, &fd, err));
+			close(fd);
+			save_at(7, &killed_optimizer, killed_weights);
+			assert_ok(train_state_position(dir, &p, err));
+			assert_int_equal(p.step, 7);
+			assert_true(present(seen[2] ? "step-000000006" : "step-000000005"));
+			assert_false(present("step-000000004"));
+		}
+		print_message("killed %d times at the old checkpoint, %d at the new one of the same step, %d at the next\n", seen[0],
+			      seen[1], seen[2]);
+		assert_true(seen[0] >= 5 && seen[1] >= 5 && seen[2] >= 3);
+	}
+	calls.no_exchange = false;
+	adamw_close(&killed_optimizer);
+	adamw_close(&back);
+}
+
+/* Whoever opens a run clears up behind its killed predecessor, under the lock and among the run's own names only. */
+static void an_opened_run_is_swept(void **state)
+{
+	static const char *const leftovers[] = {"best.tmp-Ab12Cd", "last.tmp-000000", "export.tmp-zzzzzz", "iterations/003-inner.tmp-Ab12Cd",
+						"state/step-000000007.tmp-Ab12Cd"};
+	static const char *const others[] = {"best", "report.tmp-Ab12Cd", "cache/x.tmp-Ab12Cd", "iterations/003-inner", "best.tmp-notours"};
+	int fd, second;
+	char path[512];
+	for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++)
+		plant(leftovers[i], "config.json .model.safetensors.12-0.tmp");
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		plant(others[i], "config.json");
+	plant("export.tmp-yyyyyy.old", "config.json");
+	plant("last", "config.json");
+	plant("last.tmp-yyyyyy.old", "config.json");
+	plant("iterations", ".003-inner.pruning.json.77-1.tmp");
+	plant(".", ".plan.json.77-1.tmp .report.html.77-1.tmp");
+	assert_ok(run_dir_lock(dir, &fd, err));
+	for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++)
+		if (is_there(leftovers[i]))
+			fail_msg("%s is still there", leftovers[i]);
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		snprintf(path, sizeof path, "%s/config.json", others[i]);
+		if (!is_there(path))
+			fail_msg("%s is gone", path);
+	}
+	assert_true(is_there("export/config.json") && !is_there("export.tmp-yyyyyy.old")); /* put back: there was none */
+	assert_true(is_there("last/config.json") && !is_there("last.tmp-yyyyyy.old"));
+	assert_true(!is_there("iterations/.003-inner.pruning.json.77-1.tmp") && !is_there(".plan.json.77-1.tmp"));
+	assert_true(is_there(".report.html.77-1.tmp"));
+	plant("best.tmp-inwork", "config.json"); /* by who holds the lock */
+	assert_refused(WN_IO, "another process is", run_dir_lock(dir, &second, err));
+	assert_true(is_there("best.tmp-inwork"));
+	close(fd);
 }
 
 static void strangers_are_refused(void **state)
@@ -171,6 +298,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_DIR(newest_comes_back_bit_by_bit),
 		IN_DIR(unfinished_directories_do_not_count),
+		IN_DIR(a_kill_at_any_moment_costs_no_checkpoint),
+		IN_DIR(an_opened_run_is_swept),
 		IN_DIR(strangers_are_refused),
 		IN_DIR(log_is_cut_back_to_its_checkpoint),
 	};

@@ -188,7 +188,11 @@ static void killed_and_resumed_equals_undisturbed(void **state)
 		most = most / 2 + 10;
 		kills = 0;
 	}
+	char path[400]; /* what a kill amid a model's save leaves */
+	snprintf(path, sizeof path, "%s/killed/best.tmp-Ab12Cd", dir);
+	mkdir(path, 0755);
 	assert_true(train_in_child("killed", true, 0)); /* also: resuming a finished run is harmless */
+	assert_int_equal(access(path, F_OK), -1);
 	print_message("killed %d times; undisturbed %ld ms\n", kills, whole_ms);
 	assert_same_file("whole", "killed", "state/step-000000014/state.safetensors");
 	assert_same_file("whole", "killed", "best/model.safetensors");
