@@ -11,8 +11,9 @@
 #include "prune/compress/teacher_cache.h"
 #include "prune/progress.h"
 
-#define NUM_STACKS  3 /* by component */
-#define LOG_SECONDS 10
+#define NUM_STACKS   3 /* by component */
+#define LOG_SECONDS  10
+#define SYNC_SECONDS 30
 
 struct teacher {
 	teacher_options o;
@@ -22,13 +23,13 @@ struct teacher {
 	size_t logits_count;    /* floats of one item: (1 + tail_len) * V */
 	/* computing */
 	blip2_session *session; /* NULL once everything is cached */
-	int32_t *rows;          /* [micro_batch * (1 + tail_len)] */
+	int32_t *rows;          /* [batch of the session * (1 + tail_len)] */
 	/* cached */
 	bool cached;
 	teacher_cache cache;
 	float *memory;          /* owns the next */
 	float *hidden[NUM_STACKS][MAX_BLOCKS]; /* [micro_batch * rows][hidden_size] */
-	float *logits;          /* [micro_batch][1 + tail_len][V] */
+	float *logits;          /* [micro_batch, at least TEACHER_FILL_BATCH][1 + tail_len][V] */
 };
 
 /* ---- where an item's hidden states stand ---- */
@@ -78,12 +79,12 @@ static int sample_stretches(const teacher *t, const label_batch *b, int i, stret
 }
 
 /* Bytes of an item's record. */
-static size_t record_size(const teacher *t, size_t item)
+static size_t record_size(const teacher *t, size_t item, bool hidden)
 {
 	const int32_t *ids;
 	size_t count = 0;
 	const int text_len = transfer_prompt(t->o.set, item, &ids) + t->o.trie->tail_len;
-	for (int which = 0; t->o.hidden && which < NUM_STACKS; which++)
+	for (int which = 0; hidden && which < NUM_STACKS; which++)
 		count += stack_rows(t, which, text_len) * (size_t)t->stacks[which]->hidden_size *
 			 (size_t)t->stacks[which]->num_hidden_layers;
 	return t->logits_count * sizeof(float) + count * sizeof(uint16_t);
@@ -91,16 +92,16 @@ static size_t record_size(const teacher *t, size_t item)
 
 /* ---- computing ---- */
 
-static wn_code open_session(teacher *t, wn_error *err)
+static wn_code open_session(teacher *t, int most, wn_error *err)
 {
 	blip2_session_options so = blip2_session_defaults();
-	so.max_batch = t->o.micro_batch;
+	so.max_batch = most;
 	so.max_text_len = t->max_len;
 	so.keep_hidden = t->o.hidden;
 	so.bf16 = t->o.bf16;
 	wn_code rc = blip2_session_open(&t->session, t->o.model, &so, err);
-	t->rows = rc ? NULL : calloc((size_t)t->o.micro_batch * (1 + (size_t)t->o.trie->tail_len), sizeof *t->rows);
-	return rc || t->rows ? rc : wn_fail(err, WN_NOMEM, "no memory for a batch of %d", t->o.micro_batch);
+	t->rows = rc ? NULL : calloc((size_t)most * (1 + (size_t)t->o.trie->tail_len), sizeof *t->rows);
+	return rc || t->rows ? rc : wn_fail(err, WN_NOMEM, "no memory for a batch of %d", most);
 }
 
 static wn_code compute(teacher *t, const label_batch *b, wn_error *err)
@@ -150,7 +151,7 @@ static void unpack(teacher *t, const label_batch *b, int i)
 }
 
 /* Digest of all that the records depend on. */
-static wn_code make_key(const teacher *t, char key[DIGEST_SIZE], wn_error *err)
+static wn_code make_key(const teacher *t, bool hidden, char key[DIGEST_SIZE], wn_error *err)
 {
 	const label_trie *trie = t->o.trie;
 	const image_processor *ip = &t->o.batch->image_processor;
@@ -158,7 +159,8 @@ static wn_code make_key(const teacher *t, char key[DIGEST_SIZE], wn_error *err)
 	size_t size = 0;
 	FILE *f = config ? open_memstream(&text, &size) : NULL;
 	if (f) {
-		fprintf(f, "teacher %s\nset %s\nhidden %d\nbf16 %d\n", t->o.digest, transfer_digest(t->o.set), t->o.hidden, t->o.bf16);
+		fprintf(f, "teacher %s\nset %s\nhidden %d\nbf16 %d\nbatch %d\n", t->o.digest, transfer_digest(t->o.set), hidden, t->o.bf16,
+			TEACHER_FILL_BATCH);
 		fprintf(f, "pixels %d %a", ip->size, ip->rescale_factor);
 		for (int c = 0; c < 3; c++)
 			fprintf(f, " %a %a", (double)ip->mean[c], (double)ip->std[c]);
@@ -211,11 +213,42 @@ static wn_code fill_batch(teacher *t, label_batch *b, const uint32_t *items, int
 	return rc;
 }
 
+/* Items order[t->cache.done..], batch by batch: what is done ends with a batch, so that a continued file has the bits of any other. */
+static wn_code fill_rest(teacher *t, label_batch *b, const uint32_t *order, void *record, const size_t *sizes, wn_error *err)
+{
+	const size_t count = transfer_count(t->o.set), most = TEACHER_FILL_BATCH;
+	const double sync_seconds = t->o.sync_seconds > 0 ? t->o.sync_seconds : SYNC_SECONDS;
+	size_t at = t->cache.done;
+	double synced = monotonic_seconds();
+	progress p = {0};
+	wn_code rc = WN_OK;
+	if (t->o.out)
+		progress_start(&p, t->o.out, "teacher outputs", (int64_t)at, (int64_t)count, t->o.log_seconds > 0 ? t->o.log_seconds : LOG_SECONDS);
+	while (!rc && at < count) {
+		const size_t n = count - at < most ? count - at : most;
+		if (t->o.stop && *t->o.stop)
+			rc = wn_fail(err, WN_CANCELLED, "stopped with the outputs of %zu of %zu items computed", at, count);
+		else
+			rc = fill_batch(t, b, order + at, (int)n, record, sizes, err);
+		at += rc ? 0 : n;
+		if (!rc && at < count && monotonic_seconds() - synced >= sync_seconds) {
+			rc = teacher_cache_sync(&t->cache, at, err);
+			synced = monotonic_seconds();
+		}
+		if (!rc && t->o.out && at < count)
+			progress_update(&p, (int64_t)at, "");
+	}
+	if (rc && at > t->cache.done)
+		teacher_cache_sync(&t->cache, at, NULL); /* what was done is kept, if that is possible: rc is the news */
+	if (!rc && t->o.out)
+		progress_finish(&p, (int64_t)count, "");
+	return rc;
+}
+
 static wn_code fill(teacher *t, const size_t *sizes, wn_error *err)
 {
-	const size_t count = transfer_count(t->o.set), most = (size_t)t->o.micro_batch;
+	const size_t count = transfer_count(t->o.set);
 	label_batch b = {0};
-	progress p = {0};
 	size_t largest = 0;
 	for (size_t i = 0; i < count; i++)
 		largest = sizes[i] > largest ? sizes[i] : largest;
@@ -223,23 +256,13 @@ static wn_code fill(teacher *t, const size_t *sizes, wn_error *err)
 	uint32_t *order = by_length(t->o.set);
 	wn_code rc = record && order ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for %zu items", count);
 	if (!rc)
-		rc = open_session(t, err);
+		rc = open_session(t, TEACHER_FILL_BATCH, err);
 	if (!rc)
-		rc = label_batch_open(&b, t->o.micro_batch, transfer_longest_prompt(t->o.set), t->shape->image_size, t->o.trie, err);
-	if (t->o.out)
-		progress_start(&p, t->o.out, "teacher outputs", 0, (int64_t)count, t->o.log_seconds > 0 ? t->o.log_seconds : LOG_SECONDS);
-	for (size_t from = 0; !rc && from < count; from += most) {
-		if (t->o.stop && *t->o.stop)
-			rc = wn_fail(err, WN_CANCELLED, "stopped with the outputs of %zu of %zu items computed", from, count);
-		else
-			rc = fill_batch(t, &b, order + from, (int)(count - from < most ? count - from : most), record, sizes, err);
-		if (!rc && t->o.out && from + most < count)
-			progress_update(&p, (int64_t)(from + most), "");
-	}
+		rc = label_batch_open(&b, TEACHER_FILL_BATCH, transfer_longest_prompt(t->o.set), t->shape->image_size, t->o.trie, err);
+	if (!rc)
+		rc = fill_rest(t, &b, order, record, sizes, err);
 	if (!rc)
 		rc = teacher_cache_commit(&t->cache, err);
-	if (!rc && t->o.out)
-		progress_finish(&p, (int64_t)count, "");
 	label_batch_close(&b);
 	blip2_session_close(&t->session);
 	free(record);
@@ -266,35 +289,50 @@ static wn_code open_outputs(teacher *t, wn_error *err)
 	return WN_OK;
 }
 
+/* The name and the records of a file with hidden states or without. */
+static wn_code describe(const teacher *t, bool hidden, char key[DIGEST_SIZE], size_t *sizes, wn_error *err)
+{
+	for (size_t i = 0; i < transfer_count(t->o.set); i++)
+		sizes[i] = record_size(t, i, hidden);
+	return make_key(t, hidden, key, err);
+}
+
+static bool is_too_large(const teacher *t, const size_t *sizes)
+{
+	const size_t bytes = teacher_cache_bytes(sizes, transfer_count(t->o.set));
+	if (t->o.cache_limit >= 0 && bytes <= (size_t)t->o.cache_limit)
+		return false;
+	if (t->o.out)
+		fprintf(t->o.out, "the teacher's outputs would take %.1f MiB, the limit is %.1f MiB: it runs along instead\n",
+			(double)bytes / (1 << 20), (double)t->o.cache_limit / (1 << 20));
+	return true;
+}
+
 /* Opens or makes the cache; leaves t->cached false when it would be too large. */
 static wn_code open_cache(teacher *t, wn_error *err)
 {
 	const size_t count = transfer_count(t->o.set);
 	char key[DIGEST_SIZE];
-	size_t *sizes = calloc(count, sizeof *sizes);
-	if (!sizes)
-		return wn_fail(err, WN_NOMEM, "no memory for %zu items", count);
-	for (size_t i = 0; i < count; i++)
-		sizes[i] = record_size(t, i);
-	const size_t bytes = teacher_cache_bytes(sizes, count);
 	wn_code rc = WN_OK;
-	if (t->o.cache_limit < 0 || bytes > (size_t)t->o.cache_limit) {
-		if (t->o.out)
-			fprintf(t->o.out, "the teacher's outputs would take %.1f MiB, the limit is %.1f MiB: it runs along instead\n",
-				(double)bytes / (1 << 20), (double)t->o.cache_limit / (1 << 20));
-		goto done;
-	}
-	if ((rc = make_key(t, key, err)))
-		goto done;
+	size_t *sizes = calloc(count, sizeof *sizes);
 	const teacher_cache_options co = {.dir = t->o.cache_dir, .key = key, .sizes = sizes, .count = count, .stop = t->o.stop,
 					  .out = t->o.out};
-	rc = teacher_cache_open(&t->cache, &co, err);
-	if (!rc && !t->cache.map)
-		rc = fill(t, sizes, err);
-	t->cached = rc == WN_OK;
-	if (!rc && t->o.hidden)
+	if (!sizes)
+		return wn_fail(err, WN_NOMEM, "no memory for %zu items", count);
+	if (!t->o.hidden) { /* logits stand first in a record: a file that has hidden states as well does */
+		rc = describe(t, true, key, sizes, err);
+		t->cached = !rc && !teacher_cache_find(&t->cache, &co, NULL);
+	}
+	if (!rc && !t->cached)
+		rc = describe(t, t->o.hidden, key, sizes, err);
+	if (!rc && !t->cached && !is_too_large(t, sizes)) {
+		rc = teacher_cache_open(&t->cache, &co, err);
+		if (!rc && !t->cache.map)
+			rc = fill(t, sizes, err);
+		t->cached = !rc;
+	}
+	if (t->cached && t->o.hidden)
 		rc = open_outputs(t, err);
-done:
 	free(sizes);
 	return rc;
 }
@@ -316,12 +354,13 @@ wn_code teacher_open(teacher **out, const teacher_options *o, wn_error *err)
 	*t = (teacher){.o = *o, .shape = shape, .stacks = {&shape->vision, &shape->qformer, &shape->text},
 		       .max_len = transfer_longest_prompt(o->set) + o->trie->tail_len,
 		       .logits_count = (1 + (size_t)o->trie->tail_len) * (size_t)shape->vocab_size};
-	t->logits = calloc((size_t)o->micro_batch * t->logits_count, sizeof *t->logits);
-	wn_code rc = t->logits ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for the logits of a batch of %d", o->micro_batch);
+	const int most = o->micro_batch > TEACHER_FILL_BATCH ? o->micro_batch : TEACHER_FILL_BATCH;
+	t->logits = calloc((size_t)most * t->logits_count, sizeof *t->logits);
+	wn_code rc = t->logits ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for the logits of a batch of %d", most);
 	if (!rc && o->cache_dir && !o->batch->augment_on)
 		rc = open_cache(t, err);
 	if (!rc && !t->cached)
-		rc = open_session(t, err);
+		rc = open_session(t, o->micro_batch, err);
 	if (rc)
 		teacher_close(&t);
 	*out = t;

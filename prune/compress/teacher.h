@@ -3,8 +3,10 @@
  * Without augmentation an item's outputs never change, so they are computed once, before the first step, and kept, without
  * padding, in CACHE/teacher-<digest>.bin (teacher_cache.h), named by the digest of the teacher's weights and shape, the transfer set,
  * the labels' trie, what becomes of a picture and what is kept. Logits are kept in f32: cached answers are those of the batch
- * that the cache was filled from, and differ from those of another batch by rounding only. Hidden states are kept in bf16, each value
- * to 2^-8 (0.4 %) of its size: a student that matches that closely has nothing left to learn from them.
+ * that the cache was filled from, and differ from those of another batch by rounding only; it is filled in batches of one size,
+ * so that they are the same whichever run filled it. Hidden states are kept in bf16, each value
+ * to 2^-8 (0.4 %) of its size: a student that matches that closely has nothing left to learn from them. A file with hidden states
+ * also serves whoever wants none. A fill that is stopped or killed is continued by the next one.
  * With augmentation, or when the file would be larger than the limit, the teacher runs beside the student. Belongs to one
  * thread. */
 #ifndef WINNOW_PRUNE_COMPRESS_TEACHER_H
@@ -17,6 +19,8 @@
 #include "base/error.h"
 #include "model/blip2.h"
 #include "prune/compress/transfer.h"
+
+#define TEACHER_FILL_BATCH 16 /* items that the cache is filled by; the last batch may be smaller */
 
 /* What is pointed to is borrowed until teacher_close; the weights must not change meanwhile. */
 typedef struct teacher_options {
@@ -34,6 +38,7 @@ typedef struct teacher_options {
 	volatile sig_atomic_t *stop; /* may be NULL */
 	FILE *out;                /* progress; may be NULL */
 	double log_seconds;       /* between lines of progress in a log; 0: 10 */
+	double sync_seconds;      /* of filling that a kill may cost; 0: 30 */
 } teacher_options;
 
 typedef struct teacher teacher;
