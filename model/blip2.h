@@ -26,11 +26,13 @@ typedef enum component { COMPONENT_VISION, COMPONENT_QFORMER, COMPONENT_TEXT } c
 /* What one axis of a parameter runs over. Removing an index of such a space from a model means removing it from every axis
  * that runs over it: structured pruning is written over axes, never over names. FFN, self and cross are each block's own. */
 typedef enum axis {
-	AXIS_FIXED,          /* pixels, positions, the vocabulary */
+	AXIS_FIXED,          /* pixels, patches' positions, the vocabulary */
 	AXIS_VISION_HIDDEN,
 	AXIS_QFORMER_HIDDEN,
 	AXIS_TEXT_HIDDEN,
 	AXIS_QUERY,          /* query tokens */
+	AXIS_POSITION,       /* the text stack's rows: POSITION_OFFSET that stand for none, the queries', then the text's, which so move
+	                      * up when a query goes */
 	AXIS_FFN,            /* FFN neurons */
 	AXIS_SELF_QK,        /* heads * head_dim, as queries and keys count it: head h's dims are h*head_dim .. */
 	AXIS_SELF_V,         /* heads * head_dim, as values and the output projection count it */

@@ -274,7 +274,7 @@ static void add_text(builder *b)
 	enter_stack(b, COMPONENT_TEXT);
 	m->token_embedding = add(b, false, true, MATRIX(fixed(c->vocab_size), hidden),
 	                         "language_model.model.decoder.embed_tokens.weight");
-	m->text_position = add(b, false, false, MATRIX(fixed(c->max_position_embeddings + POSITION_OFFSET), hidden),
+	m->text_position = add(b, false, false, MATRIX(((dim){c->max_position_embeddings + POSITION_OFFSET, AXIS_POSITION}), hidden),
 	                       "language_model.model.decoder.embed_positions.weight");
 	m->text.hidden = hidden.length;
 	m->text.num_blocks = c->text.num_hidden_layers;

@@ -59,6 +59,9 @@ static wn_code check_widths(component which, int index, const block_widths *from
 static wn_code check_numbers(const blip2_config *from, const blip2_config *to, wn_error *err)
 {
 	wn_code rc = check_fixed(from, to, err);
+	if (rc == WN_OK && from->num_query_tokens > from->max_position_embeddings)
+		return wn_fail(err, WN_INVALID, "source shape: num_query_tokens: found %d, expected at most max_position_embeddings %d",
+		               from->num_query_tokens, from->max_position_embeddings);
 	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++) {
 		const char *name = shape_stack_name((component)c);
 		const stack_config *f = shape_stack(from, (component)c), *t = shape_stack(to, (component)c);

@@ -43,7 +43,7 @@ typedef enum block_choice {
 /* The best-scored structures of `scores` that fit `to`; of equals the one with the lower index. *out is zeroed on failure.
  * WN_INVALID names the first number of `to` that is larger than the source's (or differs, where pruning cannot change it: image,
  * patch and vocabulary sizes, positions, qkv_bias, activations), or says that no kept Q-Former block could have cross-attention
- * (the last one with it is always kept), or that a score is not finite.
+ * (the last one with it is always kept), that the source has more queries than positions, or that a score is not finite.
  * Where the result has a Q-Former block with (or without) cross-attention is decided here: a kept block has it when the source
  * block has it, with `to`'s cross widths of that block, or where those are 0 with the largest that `to` has, but not above the
  * source's. */

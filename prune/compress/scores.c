@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/embedding.h"
 #include "model/parallel.h"
 #include "prune/compress/json_lists.h"
 #include "prune/rng.h"
@@ -85,7 +86,8 @@ void taylor_add(float *elements, const float *weights, const float *grads, size_
 		elements[i] += fabsf(weights[i] * grads[i]);
 }
 
-/* The scores of what an axis of p runs over; NULL when that is no structure. AXIS_SELF_QKV is two spaces: see add_axis. */
+/* The scores of what an axis of p runs over; NULL when that is no structure. AXIS_SELF_QKV is two spaces, AXIS_POSITION is one in
+ * part: see add_axis. */
 static double *space(const structure_scores *s, const param *p, axis a)
 {
 	const block_scores *b = p->block < 0 ? NULL : &s->blocks[p->component][p->block];
@@ -109,6 +111,7 @@ static double *space(const structure_scores *s, const param *p, axis a)
 	case AXIS_CROSS_V:
 		return b->cross_v;
 	case AXIS_SELF_QKV:
+	case AXIS_POSITION:
 	case AXIS_FIXED:
 		break;
 	}
@@ -144,6 +147,11 @@ static void add_axis(structure_scores *s, const float *x, const param *p, int a)
 		add_slices(space(s, p, AXIS_SELF_QK), x, p, a, 0, third);
 		add_slices(space(s, p, AXIS_SELF_QK), x, p, a, third, third);
 		add_slices(space(s, p, AXIS_SELF_V), x, p, a, 2 * third, third);
+		return;
+	}
+	if (p->axes[a] == AXIS_POSITION) { /* the queries' rows go with them */
+		const size_t queries = (size_t)s->shape.num_query_tokens, positions = length - POSITION_OFFSET;
+		add_slices(s->queries, x, p, a, POSITION_OFFSET, queries < positions ? queries : positions);
 		return;
 	}
 	double *to = space(s, p, p->axes[a]);

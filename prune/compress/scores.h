@@ -1,9 +1,10 @@
 /* scores.h: how much every structure of a model matters, in one unit per method, and the four ways to find out.
  *
  * A structure is what pruning removes as a whole: a block, an FFN neuron, a head or one of its dimensions, a hidden
- * dimension (of a stack and of everything that touches it), a query token. Element-wise methods give every weight a
- * score in a flat buffer of the weights' layout; a structure's score is the sum over all its slices, which the axes of the
- * parameters name (model/blip2.h). Source: arXiv 2312.05795, section 3 (first-order Taylor importance). */
+ * dimension (of a stack and of everything that touches it), a query token (with its row of text positions). Element-wise
+ * methods give every weight a score in a flat buffer of the weights' layout; a structure's score is the sum over all its
+ * slices, which the axes of the parameters name (model/blip2.h). Source: arXiv 2312.05795, section 3 (first-order Taylor
+ * importance). */
 #ifndef WINNOW_PRUNE_COMPRESS_SCORES_H
 #define WINNOW_PRUNE_COMPRESS_SCORES_H
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/embedding.h"
+
 #define MAX_RANK 4
 
 /* ---- where an axis comes from ---- */
@@ -18,7 +20,8 @@ static void copy_list(int *out, const int *list, int64_t count, int64_t first)
 		out[i] = list[i] + (int)first;
 }
 
-/* What an axis of p, a parameter of the result, keeps; NULL: everything. AXIS_SELF_QKV is three lists: see axis_index. */
+/* What an axis of p, a parameter of the result, keeps; NULL: everything. AXIS_SELF_QKV is three lists, AXIS_POSITION follows the
+ * queries: see axis_index. */
 static const int *space(const keep *k, const param *p, axis a)
 {
 	const block_keep *b = p->block < 0 ? NULL : &k->blocks[p->component][p->block];
@@ -42,10 +45,27 @@ static const int *space(const keep *k, const param *p, axis a)
 	case AXIS_CROSS_V:
 		return b->cross.v;
 	case AXIS_SELF_QKV:
+	case AXIS_POSITION:
 	case AXIS_FIXED:
 		break;
 	}
 	return NULL;
+}
+
+/* out [count]: every row of the source's text positions once: the offset's, the kept queries', the text's, the other queries'. */
+static void position_index(int *out, const keep *k, int count)
+{
+	const int queries = k->from.num_query_tokens, left = k->to.num_query_tokens;
+	int next = 0, gone = count - (queries - left);
+	while (next < POSITION_OFFSET)
+		out[next] = next, next++;
+	for (int q = 0, j = 0; q < queries; q++) {
+		const bool stays = j < left && k->queries[j] == q;
+		out[stays ? next++ : gone++] = POSITION_OFFSET + q;
+		j += stays;
+	}
+	for (int row = POSITION_OFFSET + queries; row < count; row++)
+		out[next++] = row;
 }
 
 /* out [p's length there]: where axis number a of p comes from in `from`, its counterpart. */
@@ -57,6 +77,8 @@ static void axis_index(int *out, const keep *k, const param *p, const param *fro
 		copy_list(out, space(k, p, AXIS_SELF_QK), third, 0);
 		copy_list(out + third, space(k, p, AXIS_SELF_QK), third, from_third);
 		copy_list(out + 2 * third, space(k, p, AXIS_SELF_V), third, 2 * from_third);
+	} else if (p->axes[a] == AXIS_POSITION) {
+		position_index(out, k, (int)p->shape[a]);
 	} else if (list) {
 		copy_list(out, list, p->shape[a], 0);
 	} else {

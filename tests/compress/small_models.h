@@ -180,7 +180,7 @@ static inline void random_keep(rng *r, keep *k, const blip2_config *from, const 
 
 /* ---- the second opinion ---- */
 
-/* Axes by letter: v q t hidden of vision, Q-Former, text; n queries; f neurons; a b query-key and value dimensions of the
+/* Axes by letter: v q t hidden of vision, Q-Former, text; n queries; p text positions; f neurons; a b query-key and value dimensions of the
  * self-attention, c d of the cross-attention; Q fused qkv; . none. A .bias has the first of its .weight's. */
 static const struct {
 	const char *name, *axes;
@@ -212,7 +212,7 @@ static const struct {
 	{"qformer.encoder.layer.#.output_query.LayerNorm", "q"},
 	{"language_projection", "tq"},
 	{"language_model.model.decoder.embed_tokens", ".t"},
-	{"language_model.model.decoder.embed_positions", ".t"},
+	{"language_model.model.decoder.embed_positions", "pt"},
 	{"language_model.model.decoder.layers.#.self_attn.q_proj", "at"},
 	{"language_model.model.decoder.layers.#.self_attn.k_proj", "at"},
 	{"language_model.model.decoder.layers.#.self_attn.v_proj", "bt"},

@@ -224,6 +224,12 @@ static void what_does_not_fit_is_refused(void **state)
 	s.blocks[COMPONENT_QFORMER][1].total = INFINITY;
 	REFUSED((void)0, "not finite");
 	structure_scores_close(&s);
+	blip2_config crowded = c;
+	crowded.max_position_embeddings = 3;
+	assert_ok(structure_scores_open(&s, &crowded, err));
+	assert_refused(WN_INVALID, "source shape: num_query_tokens: found 4, expected at most max_position_embeddings 3",
+	               keep_choose(&k, &s, &crowded, BLOCKS_BY_IMPORTANCE, err));
+	structure_scores_close(&s);
 }
 
 /* ---- what is lost, and JSON ---- */

@@ -37,6 +37,10 @@ static void naive_add(structure_scores *s, const named *n, char letter, int64_t 
 	case 'q': s->hidden[1][at] += x; break;
 	case 't': s->hidden[2][at] += x; break;
 	case 'n': s->queries[at] += x; break;
+	case 'p': /* OPT's first two rows are no position; the queries stand at the next */
+		if (at >= 2 && at - 2 < s->shape.num_query_tokens)
+			s->queries[at - 2] += x;
+		break;
 	case 'f': b->ffn[at] += x; break;
 	case 'a': b->self_qk[at] += x; break;
 	case 'b': b->self_v[at] += x; break;
@@ -132,6 +136,8 @@ static void every_element_is_counted_once_an_axis(void **state)
 			heads += strpbrk(n.axes, "abQ") ? v : 0;
 			cross += strpbrk(n.axes, "cd") ? v : 0;
 			queries += strchr(n.axes, 'n') ? v : 0;
+			if (strchr(n.axes, 'p')) /* rows 2 .. 2 + Q of [positions + 2][hidden] */
+				queries += e >= 2 * (size_t)p->shape[1] && e < (2 + (size_t)c.num_query_tokens) * (size_t)p->shape[1] ? v : 0;
 			for (int k = 0; k < 3; k++)
 				hidden[k] += strchr(n.axes, "vqt"[k]) ? v : 0;
 		}

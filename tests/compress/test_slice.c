@@ -25,6 +25,28 @@ static void keeping_everything_changes_no_bit(void **state)
 
 /* ---- by name ---- */
 
+/* Row `at` of the text's positions, two offset rows first: kept queries bring theirs, the text moves up by as many as went, and
+ * the rows of those that went are the last. */
+static int position_row(const keep *k, int64_t at, int64_t length)
+{
+	const int queries = k->from.num_query_tokens, left = k->to.num_query_tokens, gone = queries - left;
+	if (at < 2)
+		return (int)at;
+	if (at - 2 < left)
+		return 2 + k->queries[at - 2];
+	if (at + gone < length)
+		return (int)at + gone;
+	int64_t nth = at - (length - gone);
+	for (int q = 0, j = 0; q < queries; q++) {
+		if (j < left && k->queries[j] == q)
+			j++;
+		else if (nth-- == 0)
+			return 2 + q;
+	}
+	fail_msg("row %d of %d", (int)at, (int)length);
+	return -1;
+}
+
 static int source_index(const keep *k, const named *n, char letter, int64_t at, int64_t length, int64_t from_length)
 {
 	const block_keep *b = n->block < 0 ? NULL : &k->blocks[n->stack][n->block];
@@ -33,6 +55,7 @@ static int source_index(const keep *k, const named *n, char letter, int64_t at, 
 	case 'q': return k->hidden[1][at];
 	case 't': return k->hidden[2][at];
 	case 'n': return k->queries[at];
+	case 'p': return position_row(k, at, length);
 	case 'f': return b->ffn[at];
 	case 'a': return b->self.qk[at];
 	case 'b': return b->self.v[at];
@@ -412,6 +435,101 @@ static void queries_go_one_by_one(void **state)
 	}
 }
 
+/* Scores under which exactly the queries in `stays` are kept. */
+static void choose_queries(rng *r, keep *k, const blip2_config *c, const bool *stays, int left)
+{
+	structure_scores s;
+	blip2_config to = *c;
+	to.num_query_tokens = left;
+	assert_ok(structure_scores_open(&s, c, err));
+	structure_scores_random(&s, 1);
+	plant(r, s.queries, stays, c->num_query_tokens);
+	assert_ok(keep_choose(k, &s, &to, BLOCKS_BY_IMPORTANCE, err));
+	assert_listed(k->queries, left, stays, c->num_query_tokens);
+	structure_scores_close(&s);
+}
+
+static void set_at(blip2 *m, const char *name, int row, int column, float value)
+{
+	const param *p = blip2_find_param(m, name);
+	assert_non_null(p);
+	blip2_weights(m)[p->offset + (size_t)(row * p->shape[p->rank - 1] + column)] = value;
+}
+
+#define POSITIONS "language_model.model.decoder.embed_positions.weight"
+#define EMBEDDING "language_model.model.decoder.embed_tokens.weight"
+
+/* Nobody in the text stack sees the queries that are not in `stays`. Two dimensions of the stream are a mark: the position of an
+ * unseen query writes +50 and -50 there, everything else 0, and no block writes there. The first dimension of every head's keys is
+ * their difference behind the norm, times 100; of its queries, the constant -1. An unseen row so scores hundreds below every other,
+ * which get 0 for it. */
+static void hide_queries(blip2 *m, const bool *stays)
+{
+	const blip2_config *c = blip2_get_config(m);
+	static const char *const writers[] = {"self_attn.out_proj", "fc2"};
+	for (int mark = 0; mark < 2; mark++) {
+		for (int row = 0; row < c->max_position_embeddings + 2; row++)
+			set_at(m, POSITIONS, row, mark, 0);
+		for (int id = 0; id < c->vocab_size; id++)
+			set_at(m, EMBEDDING, id, mark, 0);
+		for (int d = 0; d < c->qformer.hidden_size; d++)
+			set_at(m, "language_projection.weight", mark, d, 0);
+		set_at(m, "language_projection.bias", 0, mark, 0);
+		for (int q = 0; q < c->num_query_tokens; q++)
+			set_at(m, POSITIONS, 2 + q, mark, stays[q] ? 0 : mark ? -50 : 50);
+	}
+	for (int i = 0; i < c->text.num_hidden_layers; i++) {
+		const block_widths *w = &c->text.blocks[i];
+		float *norm = blip2_weights(m) + part(m, COMPONENT_TEXT, i, "self_attn_layer_norm", ".weight")->offset;
+		float *bias = blip2_weights(m) + part(m, COMPONENT_TEXT, i, "self_attn_layer_norm", ".bias")->offset;
+		for (int mark = 0; mark < 2; mark++) {
+			norm[mark] = 1;
+			bias[mark] = 0;
+			for (int k = 0; k < 2; k++)
+				zero_row(m, COMPONENT_TEXT, i, writers[k], mark);
+		}
+		for (int h = 0; h < w->num_heads; h++) {
+			const int first = h * w->head_dim;
+			zero_row(m, COMPONENT_TEXT, i, "self_attn.q_proj", first);
+			zero_row(m, COMPONENT_TEXT, i, "self_attn.k_proj", first);
+			blip2_weights(m)[part(m, COMPONENT_TEXT, i, "self_attn.q_proj", ".bias")->offset + (size_t)first] = -1;
+			float *key = blip2_weights(m) + part(m, COMPONENT_TEXT, i, "self_attn.k_proj", ".weight")->offset +
+			             first * c->text.hidden_size;
+			key[0] = 100;
+			key[1] = -100;
+		}
+	}
+}
+
+/* Queries without influence go, and the words behind them are where they were: positions are learned. */
+static void unseen_queries_go_without_a_change(void **state)
+{
+	double worst = 0, largest = 0;
+	for (unsigned v = 0; v < 8; v++) {
+		rng r = rng_open(v, 28, 0, 0);
+		const blip2_config c = random_shape(&r, v);
+		const int left = between(&r, 1, c.num_query_tokens - 1);
+		blip2 *m = random_model(&r, &c);
+		bool stays[WIDEST];
+		keep k;
+		inputs in;
+		for (int i = 0; i < c.qformer.num_hidden_layers; i++) /* queries do not see each other there */
+			zero_all(m, COMPONENT_QFORMER, i, NAMES[COMPONENT_QFORMER].out);
+		pick(&r, stays, c.num_query_tokens, left);
+		choose_queries(&r, &k, &c, stays, left);
+		random_inputs(&r, &in, &c);
+		largest = fmax(largest, sliced_difference(m, &k, &in));
+		hide_queries(m, stays);
+		worst = fmax(worst, sliced_difference(m, &k, &in));
+		assert_close(worst, 0, 1e-5, "queries", v);
+		inputs_close(&in);
+		keep_close(&k);
+		blip2_close(&m);
+	}
+	print_message("queries: logits within %.1e; without hiding %.1e\n", worst, largest);
+	assert_true(largest > 1e-2);
+}
+
 static void another_shape_is_refused(void **state)
 {
 	rng r = rng_open(0, 24, 0, 0);
@@ -478,6 +596,7 @@ int main(void)
 		cmocka_unit_test(idle_blocks_go),
 		cmocka_unit_test(idle_everything_goes),
 		cmocka_unit_test(queries_go_one_by_one),
+		cmocka_unit_test(unseen_queries_go_without_a_change),
 		cmocka_unit_test(another_shape_is_refused),
 		cmocka_unit_test(a_sliced_model_survives_its_directory),
 	};
