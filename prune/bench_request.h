@@ -10,9 +10,7 @@
 #include "base/error.h"
 #include "model/blip2.h"
 
-#define BENCH_WARM_UP_RUNS 5 /* untimed, before the others */
-
-#define BENCH_WARM_UP_RUNS 5 /* not timed */
+#define BENCH_WARM_UP_RUNS 5 /* not timed, before the others */
 
 typedef struct bench_request_options {
 	int tokens;     /* of text, behind the queries */

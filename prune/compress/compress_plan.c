@@ -112,8 +112,8 @@ static json_t *iterations_json(const compress_plan *p, cost_model *cost)
 		const iteration *it = &p->iterations[i];
 		char name[128];
 		compress_plan_name(p, i, name, sizeof name);
-		json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:I, s:f, s:f, s:o}", "name", name, "stage", it->stage, "index",
-						     it->index, "steps", (json_int_t)it->steps, "parameters",
+		json_array_append_new(all, json_pack("{s:s, s:i, s:I, s:f, s:f, s:o}", "name", name, "stage", it->stage, "steps",
+						     (json_int_t)it->steps, "parameters",
 						     cost_parameters(&it->shape), "flops", cost_flops(cost, &it->shape), "widths",
 						     widths_json(&it->shape)));
 	}
@@ -163,7 +163,6 @@ static wn_code parse(compress_plan *p, const json_t *j, const workspace *w, wn_e
 		const json_t *one = json_array_get(all, i);
 		iteration *it = &p->iterations[p->count++];
 		it->stage = (int)json_integer_value(json_object_get(one, "stage"));
-		it->index = (int)json_integer_value(json_object_get(one, "index"));
 		it->steps = json_integer_value(json_object_get(one, "steps"));
 		if (it->stage < FINISH || it->stage >= p->num_stages || it->steps < 0)
 			return wn_fail(err, WN_INVALID, "iterations[%zu]: stage %d with %lld steps is not of this configuration", i, it->stage,

@@ -352,7 +352,7 @@ static double total_of(const structure_scores *s, component which)
 	return all;
 }
 
-static double component_share(const keep *k, const structure_scores *s, component which)
+double keep_score_lost(const keep *k, const structure_scores *s, component which)
 {
 	const stack_config *from = shape_stack(&k->from, which), *to = shape_stack(&k->to, which);
 	double blocks = 0;
@@ -363,19 +363,7 @@ static double component_share(const keep *k, const structure_scores *s, componen
 	if (which == COMPONENT_QFORMER)
 		kept *= share(sum_kept(s->queries, k->queries, k->to.num_query_tokens),
 		              sum_of(s->queries, k->from.num_query_tokens));
-	return kept;
-}
-
-double keep_score_lost(const keep *k, const structure_scores *scores, int which)
-{
-	if (which < NUM_COMPONENTS)
-		return 1 - component_share(k, scores, (component)which);
-	double kept = 0, all = 0;
-	for (int c = 0; c < NUM_COMPONENTS; c++) {
-		kept += total_of(scores, (component)c) * component_share(k, scores, (component)c);
-		all += total_of(scores, (component)c);
-	}
-	return 1 - share(kept, all);
+	return 1 - kept;
 }
 
 /* ---- JSON ---- */

@@ -50,10 +50,10 @@ typedef enum block_choice {
 wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_config *to, block_choice choice, wn_error *err);
 void keep_close(keep *k);
 
-/* How much of the score of a component `k` gives up, in [0, 1], for logs. which: a component, or NUM_COMPONENTS for all of them,
- * weighed by their blocks' totals. A weight survives when its block structure, its hidden dimension and (Q-Former) its query do:
- * the kept shares of the three are multiplied, as if they were independent. Inside the stack, a block weighs its total. */
-double keep_score_lost(const keep *k, const structure_scores *scores, int which);
+/* How much of the score of a component `k` gives up, in [0, 1], for logs. A weight survives when its block structure, its hidden
+ * dimension and (Q-Former) its query do: the kept shares of the three are multiplied, as if they were independent. Inside the
+ * stack, a block weighs its total. */
+double keep_score_lost(const keep *k, const structure_scores *scores, component which);
 
 /* {"from": {"num_query_tokens": …, "vision": {"hidden_size": …, "blocks": [{"num_heads": …}]}, …}, "to": {…},
  *  "vision": {"hidden": […], "blocks": [{"source": 0, "ffn": […], "self_qk": […], …}]}, …, "queries": […]}; caller's reference,

@@ -374,14 +374,13 @@ wn_code stages_path(iteration *out, int *count, const blip2_config *from, const 
 		return rc;
 	const blip2_config *before = from;
 	for (int s = 0; s < num_stages; s++)
-		for (int i = 0, index = 0; i < stages[s].iterations; i++) {
+		for (int i = 0; i < stages[s].iterations; i++) {
 			iteration *it = &out[*count];
 			advance(p, &stages[s], 0, 1);
 			shape_at(&it->shape, from, to, p, multiple);
 			if (same_shape(&it->shape, before))
 				continue;
 			it->stage = s;
-			it->index = index++;
 			it->steps = stages[s].steps;
 			before = &it->shape;
 			++*count;

@@ -36,8 +36,7 @@ typedef struct stage {
 } stage;
 
 typedef struct iteration {
-	int stage;         /* index */
-	int index;         /* in its stage, from 0; those left out do not count */
+	int stage;          /* index */
 	blip2_config shape; /* after it */
 	int64_t steps;
 } iteration;
