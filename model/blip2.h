@@ -17,11 +17,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "model/hf_config.h"
+#include "model/shape.h"
 
 typedef struct blip2 blip2;
-
-typedef enum component { COMPONENT_VISION, COMPONENT_QFORMER, COMPONENT_TEXT } component;
 
 /* What one axis of a parameter runs over. Removing an index of such a space from a model means removing it from every axis
  * that runs over it: structured pruning is written over axes, never over names. FFN, self and cross are each block's own. */

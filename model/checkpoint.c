@@ -126,14 +126,15 @@ static bool ends_with(const char *s, const char *end)
  * sizes is caught by comparing this with the file, before a buffer of that size is asked for. */
 static double least_parameters(const blip2_config *c)
 {
-	const stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
 	double total = (double)c->vocab_size * c->text.hidden_size;
-	for (int s = 0; s < 3; s++)
-		for (int i = 0; i < stacks[s]->num_hidden_layers; i++) {
-			const block_widths *w = &stacks[s]->blocks[i];
+	for (int k = 0; k < NUM_COMPONENTS; k++) {
+		const stack_config *s = shape_stack(c, (component)k);
+		for (int i = 0; i < s->num_hidden_layers; i++) {
+			const block_widths *w = &s->blocks[i];
 			double inner = (double)w->num_heads * w->head_dim;
-			total += (4 * inner + 2.0 * w->ffn_dim) * stacks[s]->hidden_size;
+			total += (4 * inner + 2.0 * w->ffn_dim) * s->hidden_size;
 		}
+	}
 	return total;
 }
 

@@ -14,6 +14,8 @@
 #include <jansson.h>
 
 #include "base/file.h"
+#include "model/json_check.h"
+#include "model/shape.h"
 
 #define MAX_FILE ((size_t)4 << 20)
 #define MAX_VOCAB (1 << 22)
@@ -28,18 +30,6 @@ typedef struct section {
 	wn_error *err;
 	wn_code rc;
 } section;
-
-/* `v` as a message shows it: its JSON, cut to what fits on a line. */
-static const char *show(char buf[64], const json_t *v)
-{
-	char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-	if (text && strlen(text) < 64)
-		strcpy(buf, text);
-	else
-		strcpy(buf, json_is_object(v) ? "an object" : json_is_array(v) ? "an array" : "a long string");
-	free(text);
-	return buf;
-}
 
 static void bad(section *s, wn_code code, const char *key, const char *found, const char *expected, ...)
 {
@@ -64,7 +54,7 @@ static int get_int(section *s, const char *key, int fallback, int min, int max)
 	if (!v)
 		return fallback;
 	if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max) {
-		bad(s, json_is_integer(v) && json_integer_value(v) > max ? WN_TOO_LARGE : WN_INVALID, key, show(buf, v),
+		bad(s, json_is_integer(v) && json_integer_value(v) > max ? WN_TOO_LARGE : WN_INVALID, key, json_show(buf, v),
 		    "an integer from %d to %d", min, max);
 		return fallback;
 	}
@@ -87,7 +77,7 @@ static int get_token(section *s, const char *key, int fallback, int max)
 		return fallback;
 	}
 	if (!json_is_integer(v) || json_integer_value(v) < -1 || json_integer_value(v) > max) {
-		bad(s, WN_INVALID, key, show(buf, v), "a token id from 0 to %d or null", max);
+		bad(s, WN_INVALID, key, json_show(buf, v), "a token id from 0 to %d or null", max);
 		return fallback;
 	}
 	return (int)json_integer_value(v);
@@ -101,7 +91,7 @@ static float get_float(section *s, const char *key, double fallback, double max)
 		return (float)fallback;
 	double d = json_number_value(v);
 	if (!json_is_number(v) || !(d >= 0 && d <= max)) {
-		bad(s, WN_INVALID, key, show(buf, v), "a number from 0 to %g", max);
+		bad(s, WN_INVALID, key, json_show(buf, v), "a number from 0 to %g", max);
 		return (float)fallback;
 	}
 	return (float)d;
@@ -114,7 +104,7 @@ static bool get_bool(section *s, const char *key, bool fallback)
 	if (!v)
 		return fallback;
 	if (!json_is_boolean(v)) {
-		bad(s, WN_INVALID, key, show(buf, v), "true or false");
+		bad(s, WN_INVALID, key, json_show(buf, v), "true or false");
 		return fallback;
 	}
 	return json_is_true(v);
@@ -133,7 +123,7 @@ static void require_string(section *s, const char *key, const char *only)
 	char buf[64];
 	const json_t *v = get(s, key);
 	if (v && (!json_is_string(v) || strcmp(json_string_value(v), only) != 0))
-		bad(s, json_is_string(v) ? WN_UNSUPPORTED : WN_INVALID, key, show(buf, v), "\"%s\"", only);
+		bad(s, json_is_string(v) ? WN_UNSUPPORTED : WN_INVALID, key, json_show(buf, v), "\"%s\"", only);
 }
 
 /* ACT2FN["gelu"] is the erf form; its approximations are other names and other numbers. */
@@ -148,7 +138,7 @@ static activation get_activation(section *s, const char *key, activation fallbac
 		return ACTIVATION_GELU;
 	if (name && strcmp(name, "relu") == 0)
 		return ACTIVATION_RELU;
-	bad(s, name ? WN_UNSUPPORTED : WN_INVALID, key, show(buf, v), "\"gelu\" or \"relu\"");
+	bad(s, name ? WN_UNSUPPORTED : WN_INVALID, key, json_show(buf, v), "\"gelu\" or \"relu\"");
 	return fallback;
 }
 
@@ -159,7 +149,7 @@ static section open_section(section *top, const char *key, const char *name)
 	section s = {.name = name, .err = top->err, .rc = top->rc};
 	if (v && !json_is_null(v)) {
 		if (!json_is_object(v))
-			bad(top, WN_INVALID, key, show(buf, v), "an object");
+			bad(top, WN_INVALID, key, json_show(buf, v), "an object");
 		s.object = v;
 		s.rc = top->rc;
 	}
@@ -197,7 +187,7 @@ static void get_vision(section *s, blip2_config *c)
 	c->image_size = get_int(s, "image_size", 224, 1, 16384);
 	c->patch_size = get_int(s, "patch_size", 14, 1, 16384);
 	if (get_int(s, "num_channels", 3, 0, 1 << 20) != 3) /* older files only */
-		bad(s, WN_UNSUPPORTED, "num_channels", show(buf, get(s, "num_channels")), "3");
+		bad(s, WN_UNSUPPORTED, "num_channels", json_show(buf, get(s, "num_channels")), "3");
 	if (s->rc != WN_OK)
 		return;
 	snprintf(buf, sizeof buf, "%d", c->patch_size);
@@ -249,7 +239,7 @@ static void get_text(section *s, blip2_config *c)
 	const json_t *proj = get(s, "word_embed_proj_dim");
 	if (proj && !json_is_null(proj) &&
 	    (!json_is_integer(proj) || json_integer_value(proj) != c->text.hidden_size))
-		bad(s, WN_UNSUPPORTED, "word_embed_proj_dim", show(buf, proj), "hidden_size %d", c->text.hidden_size);
+		bad(s, WN_UNSUPPORTED, "word_embed_proj_dim", json_show(buf, proj), "hidden_size %d", c->text.hidden_size);
 }
 
 /* "dtype" (transformers 5), "torch_dtype" (4); dtype wins as in PreTrainedConfig. Kept only to be written back. */
@@ -269,7 +259,7 @@ static void get_dtype(section *s, char out[16])
 	if (name && strncmp(name, "torch.", 6) == 0)
 		name += 6;
 	if (!name || !*name || strlen(name) > 15 || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(name))
-		bad(s, WN_INVALID, key, show(buf, v), "a dtype such as \"float32\"");
+		bad(s, WN_INVALID, key, json_show(buf, v), "a dtype such as \"float32\"");
 	else
 		strcpy(out, name);
 }
@@ -285,7 +275,7 @@ wn_code hf_config_parse(blip2_config *out, const char *json, size_t len, wn_erro
 		               "line %d column %d: %s", je.line, je.column, je.text);
 	section top = {.object = root, .name = "", .err = err};
 	if (!json_is_object(root))
-		bad(&top, WN_INVALID, "config", show(buf, root), "an object");
+		bad(&top, WN_INVALID, "config", json_show(buf, root), "an object");
 	else if (!json_object_get(root, "model_type"))
 		bad(&top, WN_INVALID, "model_type", "nothing", "\"blip-2\"");
 	require_string(&top, "model_type", "blip-2");
@@ -348,17 +338,12 @@ int hf_config_cross_frequency(const blip2_config *c)
 	return 0;
 }
 
+/* config.json has one set of widths a stack, with heads that make up the hidden width, in cross-attention too. */
 static bool stack_is_uniform(const stack_config *s)
 {
-	for (int i = 0; i < s->num_hidden_layers; i++) {
-		const block_widths *b = &s->blocks[i], *first = &s->blocks[0];
-		if (b->num_heads != first->num_heads || b->head_dim != first->head_dim || b->ffn_dim != first->ffn_dim ||
-		    (int64_t)b->num_heads * b->head_dim != s->hidden_size)
-			return false;
-		if (b->cross_num_heads > 0 && (b->cross_num_heads != b->num_heads || b->cross_head_dim != b->head_dim))
-			return false;
-	}
-	return true;
+	block_widths w;
+	return shape_common_widths(&w, s) && (int64_t)w.num_heads * w.head_dim == s->hidden_size &&
+	       (!w.cross_num_heads || (w.cross_num_heads == w.num_heads && w.cross_head_dim == w.head_dim));
 }
 
 bool hf_config_is_uniform(const blip2_config *c)

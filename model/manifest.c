@@ -15,6 +15,8 @@
 
 #include "base/digest.h"
 #include "base/file.h"
+#include "model/json_check.h"
+#include "model/shape.h"
 
 #define FORMAT 1
 #define MAX_FILE ((size_t)4 << 20)
@@ -32,46 +34,6 @@ static const char *const ACTIONS[] = {[ACTION_PASS] = "pass", [ACTION_REVIEW] = 
 const char *action_name(action a)
 {
 	return ACTIONS[a];
-}
-
-/* `v` as a message shows it. */
-static const char *show(char buf[64], const json_t *v)
-{
-	if (!v)
-		return "nothing";
-	char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-	if (text && strlen(text) < 64)
-		strcpy(buf, text);
-	else
-		strcpy(buf, json_is_object(v) ? "an object" : json_is_array(v) ? "an array" : "a long string");
-	free(text);
-	return buf;
-}
-
-static wn_code bad(wn_error *err, const char *where, const char *key, const json_t *v, const char *expected)
-{
-	char buf[64];
-	return wn_fail(err, WN_INVALID, "%s%s: found %s, expected %s", where, key, show(buf, v), expected);
-}
-
-/* Every key of `object` must be in the NULL-terminated list. */
-static wn_code check_keys(const json_t *object, const char *where, const char *const *known, wn_error *err)
-{
-	const char *key;
-	json_t *v;
-	json_object_foreach((json_t *)object, key, v)
-	{
-		size_t i = 0;
-		while (known[i] && strcmp(known[i], key) != 0)
-			i++;
-		if (known[i])
-			continue;
-		char list[200] = "";
-		for (i = 0; known[i]; i++)
-			snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", known[i]);
-		return wn_fail(err, WN_INVALID, "%s%.64s: found an unknown key, expected %s", where, key, list);
-	}
-	return WN_OK;
 }
 
 static bool plain_name(const char *s, size_t max)
@@ -121,7 +83,7 @@ static wn_code parse_share(double *out, const json_t *label, const char *where, 
 	const json_t *v = json_object_get(label, key);
 	*out = v ? json_number_value(v) : fallback;
 	if (v && (!json_is_number(v) || !(*out >= 0 && *out <= 1)))
-		return bad(err, where, key, v, "a probability from 0 to 1");
+		return json_bad(err, where, key, v, "a probability from 0 to 1");
 	return WN_OK;
 }
 
@@ -132,24 +94,24 @@ static wn_code parse_label(label_spec *out, const json_t *v, int index, wn_error
 	wn_code rc;
 	snprintf(where, sizeof where, "labels[%d]", index);
 	if (!json_is_object(v))
-		return bad(err, where, "", v, "an object");
+		return json_bad(err, where, "", v, "an object");
 	strcat(where, ".");
-	if ((rc = check_keys(v, where, known, err)) != WN_OK)
+	if ((rc = json_check_keys(v, where, known, err)) != WN_OK)
 		return rc;
 	const json_t *name = json_object_get(v, "name"), *verbalizer = json_object_get(v, "verbalizer"),
 	             *act = json_object_get(v, "action");
 	if (!json_is_string(name) || !plain_name(json_string_value(name), sizeof out->name - 1))
-		return bad(err, where, "name", name, "1 to 63 of A-Z a-z 0-9 _ . -");
+		return json_bad(err, where, "name", name, "1 to 63 of A-Z a-z 0-9 _ . -");
 	strcpy(out->name, json_string_value(name));
 	if (!json_is_string(verbalizer) || json_string_length(verbalizer) == 0 ||
 	    json_string_length(verbalizer) >= sizeof out->verbalizer || has_control(json_string_value(verbalizer)))
-		return bad(err, where, "verbalizer", verbalizer, "a text of 1 to 127 bytes without control characters");
+		return json_bad(err, where, "verbalizer", verbalizer, "a text of 1 to 127 bytes without control characters");
 	strcpy(out->verbalizer, json_string_value(verbalizer));
 	size_t a = 0;
 	while (json_is_string(act) && a < 3 && strcmp(json_string_value(act), ACTIONS[a]) != 0)
 		a++;
 	if (!json_is_string(act) || a == 3)
-		return bad(err, where, "action", act, "\"pass\", \"review\" or \"block\"");
+		return json_bad(err, where, "action", act, "\"pass\", \"review\" or \"block\"");
 	out->action = (action)a;
 	if ((rc = parse_share(&out->threshold, v, where, "threshold", DEFAULT_THRESHOLD, err)) == WN_OK)
 		rc = parse_share(&out->review_threshold, v, where, "review_threshold", DEFAULT_REVIEW_THRESHOLD, err);
@@ -159,7 +121,7 @@ static wn_code parse_label(label_spec *out, const json_t *v, int index, wn_error
 static wn_code parse_labels(manifest *m, const json_t *labels, wn_error *err)
 {
 	if (!json_is_array(labels) || json_array_size(labels) < 2 || json_array_size(labels) > MAX_LABELS)
-		return bad(err, "", "labels", labels, "an array of 2 to 64 labels");
+		return json_bad(err, "", "labels", labels, "an array of 2 to 64 labels");
 	m->num_labels = (int)json_array_size(labels);
 	for (int i = 0; i < m->num_labels; i++) {
 		wn_code rc = parse_label(&m->labels[i], json_array_get(labels, (size_t)i), i, err);
@@ -182,14 +144,14 @@ static wn_code check_files(const json_t *files, wn_error *err)
 	const char *key;
 	json_t *v;
 	if (!json_is_object(files) || json_object_size(files) > MAX_LISTED_FILES)
-		return bad(err, "", "files", files, "an object of at most 4096 digests");
+		return json_bad(err, "", "files", files, "an object of at most 4096 digests");
 	json_object_foreach((json_t *)files, key, v)
 	{
 		size_t n = strlen(key);
 		if (n == 0 || n > 255 || key[0] == '.' || strchr(key, '/') || has_control(key) || strcmp(key, "winnow.json") == 0)
 			return wn_fail(err, WN_INVALID, "files: found the name \"%.80s\", expected a plain file name", key);
 		if (!json_is_string(v) || !digest_is_valid(json_string_value(v)))
-			return bad(err, "files.", key, v, "\"sha256:\" and 64 hex digits");
+			return json_bad(err, "files.", key, v, "\"sha256:\" and 64 hex digits");
 	}
 	return WN_OK;
 }
@@ -198,17 +160,17 @@ static wn_code parse_text_fields(manifest *m, const json_t *root, wn_error *err)
 {
 	const json_t *v = json_object_get(root, "format");
 	if (!json_is_integer(v) || json_integer_value(v) != FORMAT) {
-		bad(err, "", "format", v, "1");
+		json_bad(err, "", "format", v, "1");
 		return json_is_integer(v) ? WN_UNSUPPORTED : WN_INVALID;
 	}
 	v = json_object_get(root, "name");
 	const char *name = json_string_value(v);
 	if (!name || !plain_name(name, sizeof m->name - 1) || name[0] == '.')
-		return bad(err, "", "name", v, "1 to 64 of A-Z a-z 0-9 _ . -, not starting with a dot");
+		return json_bad(err, "", "name", v, "1 to 64 of A-Z a-z 0-9 _ . -, not starting with a dot");
 	strcpy(m->name, name);
 	if ((v = json_object_get(root, "prompt"))) {
 		if (!json_is_string(v) || json_string_length(v) > MAX_PROMPT)
-			return bad(err, "", "prompt", v, "a text of at most 4096 bytes");
+			return json_bad(err, "", "prompt", v, "a text of at most 4096 bytes");
 		wn_code rc = check_placeholders(json_string_value(v), err);
 		if (rc != WN_OK)
 			return rc;
@@ -218,13 +180,13 @@ static wn_code parse_text_fields(manifest *m, const json_t *root, wn_error *err)
 	m->max_text_tokens = DEFAULT_TEXT_TOKENS;
 	if ((v = json_object_get(root, "max_text_tokens"))) {
 		if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > MAX_TEXT_TOKENS)
-			return bad(err, "", "max_text_tokens", v, "an integer from 1 to 8192");
+			return json_bad(err, "", "max_text_tokens", v, "an integer from 1 to 8192");
 		m->max_text_tokens = (int)json_integer_value(v);
 	}
 	v = json_object_get(root, "precision");
 	const char *precision = v ? json_string_value(v) : "f32";
 	if (!precision || (strcmp(precision, "f32") != 0 && strcmp(precision, "bf16") != 0 && strcmp(precision, "int8") != 0))
-		return bad(err, "", "precision", v, "\"f32\", \"bf16\" or \"int8\"");
+		return json_bad(err, "", "precision", v, "\"f32\", \"bf16\" or \"int8\"");
 	strcpy(m->precision, precision);
 	return WN_OK;
 }
@@ -232,7 +194,7 @@ static wn_code parse_text_fields(manifest *m, const json_t *root, wn_error *err)
 /* Sub-documents that stay JSON. */
 static wn_code parse_objects(manifest *m, const json_t *root, wn_error *err)
 {
-	static const char *const stacks[] = {"vision", "qformer", "text", NULL};
+	const char *stacks[NUM_COMPONENTS + 1] = {NULL};
 	struct {
 		const char *key;
 		json_t **slot;
@@ -245,12 +207,14 @@ static wn_code parse_objects(manifest *m, const json_t *root, wn_error *err)
 	for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
 		json_t *v = json_object_get(root, part[i].key);
 		if (v && part[i].object && !json_is_object(v))
-			return bad(err, "", part[i].key, v, "an object");
+			return json_bad(err, "", part[i].key, v, "an object");
 		*part[i].slot = json_incref(v);
 	}
+	for (int i = 0; i < NUM_COMPONENTS; i++)
+		stacks[i] = shape_stack_name((component)i);
 	wn_code rc = m->files ? check_files(m->files, err) : WN_OK;
 	if (rc == WN_OK && m->widths)
-		rc = check_keys(m->widths, "widths.", stacks, err);
+		rc = json_check_keys(m->widths, "widths.", stacks, err);
 	return rc;
 }
 
@@ -269,13 +233,13 @@ wn_code manifest_parse(manifest *out, const char *json, size_t len, wn_error *er
 		rc = wn_fail(err, WN_INVALID, "found an array, expected an object");
 		goto out;
 	}
-	if ((rc = parse_text_fields(out, root, err)) != WN_OK || (rc = check_keys(root, "", known, err)) != WN_OK)
+	if ((rc = parse_text_fields(out, root, err)) != WN_OK || (rc = json_check_keys(root, "", known, err)) != WN_OK)
 		goto out;
 	const json_t *labels = json_object_get(root, "labels");
 	if (labels && (rc = parse_labels(out, labels, err)) != WN_OK)
 		goto out;
 	if (labels && !out->prompt) {
-		rc = bad(err, "", "prompt", NULL, "a text with {text}, because there are labels");
+		rc = json_bad(err, "", "prompt", NULL, "a text with {text}, because there are labels");
 		goto out;
 	}
 	rc = parse_objects(out, root, err);
@@ -314,119 +278,39 @@ void manifest_close(manifest *m)
 
 /* ---- widths ---- */
 
-static wn_code parse_width(int *out, const json_t *block, const char *where, const char *key, wn_error *err)
-{
-	const json_t *v = json_object_get(block, key);
-	if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > MAX_HIDDEN)
-		return bad(err, where, key, v, "an integer from 1 to 65536");
-	*out = (int)json_integer_value(v);
-	return WN_OK;
-}
-
-static wn_code check_inner(int heads, int dim, const char *where, const char *key, wn_error *err)
-{
-	if ((int64_t)heads * dim > MAX_HIDDEN)
-		return wn_fail(err, WN_TOO_LARGE, "%s%s: found %d heads of %d, expected an inner width of at most %d", where, key,
-		               heads, dim, MAX_HIDDEN);
-	return WN_OK;
-}
-
-static wn_code parse_block(block_widths *out, const json_t *v, const char *where, bool may_cross, wn_error *err)
-{
-	static const char *const plain[] = {"num_heads", "head_dim", "ffn_dim", NULL};
-	static const char *const cross[] = {"num_heads", "head_dim", "ffn_dim", "cross_num_heads", "cross_head_dim", NULL};
-	wn_code rc;
-	memset(out, 0, sizeof *out);
-	if ((rc = check_keys(v, where, may_cross ? cross : plain, err)) != WN_OK ||
-	    (rc = parse_width(&out->num_heads, v, where, "num_heads", err)) != WN_OK ||
-	    (rc = parse_width(&out->head_dim, v, where, "head_dim", err)) != WN_OK ||
-	    (rc = parse_width(&out->ffn_dim, v, where, "ffn_dim", err)) != WN_OK ||
-	    (rc = check_inner(out->num_heads, out->head_dim, where, "num_heads", err)) != WN_OK)
-		return rc;
-	if (!json_object_get(v, "cross_num_heads") && !json_object_get(v, "cross_head_dim"))
-		return WN_OK;
-	if ((rc = parse_width(&out->cross_num_heads, v, where, "cross_num_heads", err)) != WN_OK ||
-	    (rc = parse_width(&out->cross_head_dim, v, where, "cross_head_dim", err)) != WN_OK)
-		return rc;
-	return check_inner(out->cross_num_heads, out->cross_head_dim, where, "cross_num_heads", err);
-}
-
-/* Checks all of a stack's blocks into `blocks` before the caller changes anything. */
-static wn_code parse_stack(block_widths *blocks, const json_t *list, const stack_config *s, const char *name, bool may_cross,
-                           wn_error *err)
-{
-	char where[48];
-	int crossing = 0;
-	if (!json_is_array(list))
-		return bad(err, "widths.", name, list, "an array");
-	if (json_array_size(list) != (size_t)s->num_hidden_layers)
-		return wn_fail(err, WN_INVALID, "widths.%s: found %zu blocks, expected config.json's num_hidden_layers %d", name,
-		               json_array_size(list), s->num_hidden_layers);
-	for (int i = 0; i < s->num_hidden_layers; i++) {
-		const json_t *v = json_array_get(list, (size_t)i);
-		snprintf(where, sizeof where, "widths.%s[%d]", name, i);
-		if (!json_is_object(v))
-			return bad(err, where, "", v, "an object");
-		strcat(where, ".");
-		wn_code rc = parse_block(&blocks[i], v, where, may_cross, err);
-		if (rc != WN_OK)
-			return rc;
-		crossing += blocks[i].cross_num_heads > 0;
-	}
-	if (may_cross && crossing == 0)
-		return wn_fail(err, WN_INVALID, "widths.%s: found no block with cross_num_heads, expected one at least", name);
-	return WN_OK;
-}
-
 wn_code manifest_apply_widths(const manifest *m, blip2_config *c, wn_error *err)
 {
-	static const char *const name[3] = {"vision", "qformer", "text"};
-	stack_config *stack[3] = {&c->vision, &c->qformer, &c->text};
-	block_widths *blocks;
-	wn_code rc = WN_OK;
-	if (!m->widths)
-		return WN_OK;
-	if (!(blocks = calloc(3 * MAX_BLOCKS, sizeof *blocks)))
-		return wn_fail(err, WN_NOMEM, "out of memory");
-	for (int i = 0; i < 3 && rc == WN_OK; i++) {
-		const json_t *list = json_object_get(m->widths, name[i]);
-		if (list)
-			rc = parse_stack(blocks + i * MAX_BLOCKS, list, stack[i], name[i], i == 1, err);
+	blip2_config with = *c; /* nothing changes before everything was checked */
+	for (int i = 0; i < NUM_COMPONENTS && m->widths; i++) {
+		stack_config *s = shape_stack_in(&with, (component)i);
+		const char *name = shape_stack_name((component)i);
+		const json_t *list = json_object_get(m->widths, name);
+		char where[32];
+		if (!list)
+			continue;
+		if (json_is_array(list) && json_array_size(list) != (size_t)s->num_hidden_layers)
+			return wn_fail(err, WN_INVALID, "widths.%s: found %zu blocks, expected config.json's num_hidden_layers %d", name,
+			               json_array_size(list), s->num_hidden_layers);
+		snprintf(where, sizeof where, "widths.%s", name);
+		wn_code rc = shape_blocks_parse(s->blocks, list, (component)i, where, err);
+		if (rc != WN_OK)
+			return rc;
 	}
-	for (int i = 0; i < 3 && rc == WN_OK; i++)
-		if (json_object_get(m->widths, name[i]))
-			memcpy(stack[i]->blocks, blocks + i * MAX_BLOCKS, (size_t)stack[i]->num_hidden_layers * sizeof *blocks);
-	free(blocks);
-	return rc;
-}
-
-static json_t *stack_widths(const stack_config *s)
-{
-	json_t *list = json_array();
-	for (int i = 0; list && i < s->num_hidden_layers; i++) {
-		const block_widths *b = &s->blocks[i];
-		json_t *v = b->cross_num_heads > 0
-		                ? json_pack("{s:i, s:i, s:i, s:i, s:i}", "num_heads", b->num_heads, "head_dim", b->head_dim,
-		                            "cross_num_heads", b->cross_num_heads, "cross_head_dim", b->cross_head_dim, "ffn_dim",
-		                            b->ffn_dim)
-		                : json_pack("{s:i, s:i, s:i}", "num_heads", b->num_heads, "head_dim", b->head_dim, "ffn_dim",
-		                            b->ffn_dim);
-		if (json_array_append_new(list, v) != 0) { /* also when v is NULL */
-			json_decref(list);
-			list = NULL;
-		}
-	}
-	return list;
+	*c = with;
+	return WN_OK;
 }
 
 wn_code manifest_set_widths(manifest *m, const blip2_config *c, wn_error *err)
 {
 	json_t *widths = NULL;
 	if (!hf_config_is_uniform(c)) {
-		widths = json_pack("{s:o, s:o, s:o}", "vision", stack_widths(&c->vision), "qformer", stack_widths(&c->qformer),
-		                   "text", stack_widths(&c->text));
-		if (!widths)
+		int failed = !(widths = json_object());
+		for (int i = 0; i < NUM_COMPONENTS && !failed; i++)
+			failed = json_object_set_new(widths, shape_stack_name((component)i), shape_blocks_json(shape_stack(c, (component)i)));
+		if (failed) {
+			json_decref(widths);
 			return wn_fail(err, WN_NOMEM, "out of memory for the widths");
+		}
 	}
 	json_decref(m->widths);
 	m->widths = widths;

@@ -132,17 +132,18 @@ static wn_code read_inputs(inputs *in, const safetensors *st, const blip2_config
 /* Floats of activation a sample takes, as if nothing were reused: the chunk size only has to be safe. */
 static double sample_floats(const blip2_config *c, int text_len)
 {
-	const stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
 	const double grid = c->image_size / c->patch_size, patches = grid * grid + 1;
 	const double len[] = {patches, c->num_query_tokens, c->num_query_tokens + text_len};
 	double total = 3.0 * c->image_size * c->image_size * 2;
-	for (int s = 0; s < 3; s++)
-		for (int i = 0; i < stacks[s]->num_hidden_layers; i++) {
-			const block_widths *w = &stacks[s]->blocks[i];
-			total += len[s] * (8.0 * stacks[s]->hidden_size + 6.0 * w->num_heads * w->head_dim + 3.0 * w->ffn_dim) +
+	for (int s = 0; s < NUM_COMPONENTS; s++) {
+		const stack_config *stack = shape_stack(c, (component)s);
+		for (int i = 0; i < stack->num_hidden_layers; i++) {
+			const block_widths *w = &stack->blocks[i];
+			total += len[s] * (8.0 * stack->hidden_size + 6.0 * w->num_heads * w->head_dim + 3.0 * w->ffn_dim) +
 			         2.0 * w->num_heads * len[s] * len[s] + w->cross_num_heads * len[s] * patches +
 			         2.0 * w->cross_num_heads * w->cross_head_dim * patches;
 		}
+	}
 	return total + len[2] * c->vocab_size;
 }
 

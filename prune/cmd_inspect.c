@@ -12,10 +12,7 @@
 #include "prune/commands.h"
 #include "prune/options.h"
 
-#define NUM_COMPONENTS 3
-
 typedef struct component_report {
-	const char *name;
 	const stack_config *stack;
 	size_t parameters;
 	double bytes; /* as stored */
@@ -25,9 +22,8 @@ typedef struct component_report {
 static void measure(component_report out[NUM_COMPONENTS], const checkpoint *ck, int tokens)
 {
 	const blip2_config *c = blip2_get_config(ck->model);
-	out[COMPONENT_VISION] = (component_report){.name = "vision", .stack = &c->vision};
-	out[COMPONENT_QFORMER] = (component_report){.name = "qformer", .stack = &c->qformer};
-	out[COMPONENT_TEXT] = (component_report){.name = "text", .stack = &c->text};
+	for (int i = 0; i < NUM_COMPONENTS; i++)
+		out[i] = (component_report){.stack = shape_stack(c, (component)i)};
 	for (size_t i = 0; i < blip2_num_params(ck->model); i++) {
 		const param *p = blip2_param(ck->model, i);
 		out[p->component].parameters += p->count;
@@ -38,24 +34,11 @@ static void measure(component_report out[NUM_COMPONENTS], const checkpoint *ck, 
 	}
 }
 
-static json_t *block_json(const block_widths *w)
-{
-	json_t *b = json_pack("{s:i, s:i, s:i}", "num_heads", w->num_heads, "head_dim", w->head_dim, "ffn_dim", w->ffn_dim);
-	if (w->cross_num_heads) {
-		json_object_set_new(b, "cross_num_heads", json_integer(w->cross_num_heads));
-		json_object_set_new(b, "cross_head_dim", json_integer(w->cross_head_dim));
-	}
-	return b;
-}
-
 static json_t *component_json(const component_report *r)
 {
-	json_t *blocks = json_array();
-	for (int i = 0; i < r->stack->num_hidden_layers; i++)
-		json_array_append_new(blocks, block_json(&r->stack->blocks[i]));
 	return json_pack("{s:I, s:I, s:f, s:i, s:i, s:o}", "parameters", (json_int_t)r->parameters, "bytes", (json_int_t)r->bytes,
 	                 "flops", r->flops, "hidden_size", r->stack->hidden_size, "num_hidden_layers",
-	                 r->stack->num_hidden_layers, "blocks", blocks);
+	                 r->stack->num_hidden_layers, "blocks", shape_blocks_json(r->stack));
 }
 
 static int print_json(const checkpoint *ck, const component_report *r, int tokens)
@@ -64,7 +47,7 @@ static int print_json(const checkpoint *ck, const component_report *r, int token
 	json_t *components = json_object(), *labels = json_array();
 	double flops = 0, bytes = 0;
 	for (int i = 0; i < NUM_COMPONENTS; i++) {
-		json_object_set_new(components, r[i].name, component_json(&r[i]));
+		json_object_set_new(components, shape_stack_name((component)i), component_json(&r[i]));
 		flops += r[i].flops;
 		bytes += r[i].bytes;
 	}
@@ -89,23 +72,16 @@ static int print_json(const checkpoint *ck, const component_report *r, int token
 	return rc;
 }
 
-static bool same_widths(const block_widths *a, const block_widths *b)
-{
-	return a->num_heads == b->num_heads && a->head_dim == b->head_dim && a->cross_num_heads == b->cross_num_heads &&
-	       a->cross_head_dim == b->cross_head_dim && a->ffn_dim == b->ffn_dim;
-}
-
 /* Runs of equal blocks share a line. */
-static void print_blocks(const component_report *r)
+static void print_blocks(const char *name, const stack_config *s)
 {
-	const stack_config *s = r->stack;
 	for (int i = 0, end; i < s->num_hidden_layers; i = end) {
 		const block_widths *w = &s->blocks[i];
-		for (end = i + 1; end < s->num_hidden_layers && same_widths(w, &s->blocks[end]); end++)
+		for (end = i + 1; end < s->num_hidden_layers && shape_same_widths(w, &s->blocks[end]); end++)
 			;
 		char range[24];
 		snprintf(range, sizeof range, end - i > 1 ? "%d-%d" : "%d", i, end - 1);
-		printf("  %-8s block %-7s %3d heads x %-4d", r->name, range, w->num_heads, w->head_dim);
+		printf("  %-8s block %-7s %3d heads x %-4d", name, range, w->num_heads, w->head_dim);
 		if (w->cross_num_heads)
 			printf(" cross %3d x %-4d", w->cross_num_heads, w->cross_head_dim);
 		printf(" ffn %d\n", w->ffn_dim);
@@ -122,15 +98,15 @@ static void print_table(const checkpoint *ck, const component_report *r, const c
 	printf("  weights %s\n\n", ck->digest);
 	printf("  %-10s %7s %7s %14s %12s %10s\n", "component", "blocks", "hidden", "parameters", "bytes", "GFLOP");
 	for (int i = 0; i < NUM_COMPONENTS; i++) {
-		printf("  %-10s %7d %7d %14zu %12.0f %10.4f\n", r[i].name, r[i].stack->num_hidden_layers, r[i].stack->hidden_size,
-		       r[i].parameters, r[i].bytes, 1e-9 * r[i].flops);
+		printf("  %-10s %7d %7d %14zu %12.0f %10.4f\n", shape_stack_name((component)i), r[i].stack->num_hidden_layers,
+		       r[i].stack->hidden_size, r[i].parameters, r[i].bytes, 1e-9 * r[i].flops);
 		flops += r[i].flops;
 		bytes += r[i].bytes;
 	}
 	printf("  %-10s %7s %7s %14zu %12.0f %10.4f   (one image, %d tokens, last logits)\n\n", "total", "", "",
 	       blip2_parameter_count(ck->model), bytes, 1e-9 * flops, tokens);
 	for (int i = 0; i < NUM_COMPONENTS; i++)
-		print_blocks(&r[i]);
+		print_blocks(shape_stack_name((component)i), r[i].stack);
 	printf("\n  runs on oneDNN %s (%s), kernels %s\n", dnn_version(), dnn_isa(), ops->name);
 	if (!ck->has_manifest)
 		return;

@@ -178,14 +178,12 @@ static void set_stack(stack_config *s, const final_shape *f)
 wn_code compress_config_shape(const compress_config *c, const blip2_config *teacher, blip2_config *out, wn_error *err)
 {
 	*out = *teacher;
-	stack_config *stacks[] = {&out->vision, &out->qformer, &out->text};
-	const stack_config *from[] = {&teacher->vision, &teacher->qformer, &teacher->text};
-	static const char *const names[] = {"vision", "qformer", "text"};
 	for (int i = 0; i < NUM_COMPONENTS; i++) {
-		if (c->final[i].num_hidden_layers > from[i]->num_hidden_layers)
-			return wn_fail(err, WN_INVALID, "final.%s.num_hidden_layers: found %d, the teacher has %d", names[i],
-				       c->final[i].num_hidden_layers, from[i]->num_hidden_layers);
-		set_stack(stacks[i], &c->final[i]);
+		const int blocks = shape_stack(teacher, (component)i)->num_hidden_layers;
+		if (c->final[i].num_hidden_layers > blocks)
+			return wn_fail(err, WN_INVALID, "final.%s.num_hidden_layers: found %d, the teacher has %d",
+				       shape_stack_name((component)i), c->final[i].num_hidden_layers, blocks);
+		set_stack(shape_stack_in(out, (component)i), &c->final[i]);
 	}
 	set_if(&out->num_query_tokens, c->final_queries);
 	return WN_OK;

@@ -16,18 +16,12 @@
 
 #include <jansson.h>
 
-#include "model/hf_config.h"
 #include "model/manifest.h"
 #include "prune/compress/distill_loss.h"
 #include "prune/metrics.h"
 
 /* A number, or null when it is not finite: JSON has no NaN. */
 json_t *json_number(double v);
-/* {"vision":{"hidden_size":…,"blocks":[{"num_heads":…,"head_dim":…,"cross_num_heads":…,"cross_head_dim":…,"ffn_dim":…}]},"qformer":…,
- * "text":…,"num_query_tokens":…} */
-json_t *widths_json(const blip2_config *c);
-/* The widths back, over `base` for everything else. */
-wn_code widths_parse(blip2_config *out, const json_t *j, const blip2_config *base, wn_error *err);
 /* E above. */
 json_t *eval_json(const metrics *m, const char *split, const manifest *labels);
 

@@ -115,7 +115,7 @@ static json_t *iterations_json(const compress_plan *p, cost_model *cost)
 		json_array_append_new(all, json_pack("{s:s, s:i, s:I, s:f, s:f, s:o}", "name", name, "stage", it->stage, "steps",
 						     (json_int_t)it->steps, "parameters",
 						     cost_parameters(&it->shape), "flops", cost_flops(cost, &it->shape), "widths",
-						     widths_json(&it->shape)));
+						     shape_json(&it->shape)));
 	}
 	return all;
 }
@@ -131,9 +131,9 @@ wn_code compress_plan_save(const compress_plan *p, const workspace *w, cost_mode
 	json_t *target = c->target_kind ? json_pack("{s:s, s:f}", "kind", TARGET_NAMES[c->target_kind - 1], "value", c->target) : json_null();
 	json_t *j = json_pack("{s:i, s:{s:f, s:f, s:o, s:o}, s:o, s:{s:f, s:f, s:o, s:o, s:o}, s:o}", "format", 1, "teacher", "parameters",
 			      cost_parameters(full), "flops", cost_flops(cost, full), "latency_ms", milliseconds(p->teacher_ms),
-			      "widths", widths_json(full), "target", target, "final", "parameters", p->final.parameters, "flops",
+			      "widths", shape_json(full), "target", target, "final", "parameters", p->final.parameters, "flops",
 			      p->final.flops, "predicted_ms", milliseconds(p->final.predicted_ms), "measured_ms",
-			      milliseconds(p->final.measured_ms), "widths", widths_json(&p->final.shape), "iterations",
+			      milliseconds(p->final.measured_ms), "widths", shape_json(&p->final.shape), "iterations",
 			      iterations_json(p, cost));
 	char *text = j ? json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
 	rc = text ? file_write_atomic(path, text, strlen(text), err) : wn_fail(err, WN_NOMEM, "%s: no memory", path);
@@ -158,7 +158,7 @@ static wn_code parse(compress_plan *p, const json_t *j, const workspace *w, wn_e
 	p->final.flops = number_at(final, "flops");
 	p->final.predicted_ms = number_at(final, "predicted_ms");
 	p->final.measured_ms = number_at(final, "measured_ms");
-	wn_code rc = widths_parse(&p->final.shape, json_object_get(final, "widths"), full, err);
+	wn_code rc = shape_parse(&p->final.shape, json_object_get(final, "widths"), full, err);
 	for (size_t i = 0; !rc && i < json_array_size(all); i++) {
 		const json_t *one = json_array_get(all, i);
 		iteration *it = &p->iterations[p->count++];
@@ -167,7 +167,7 @@ static wn_code parse(compress_plan *p, const json_t *j, const workspace *w, wn_e
 		if (it->stage < FINISH || it->stage >= p->num_stages || it->steps < 0)
 			return wn_fail(err, WN_INVALID, "iterations[%zu]: stage %d with %lld steps is not of this configuration", i, it->stage,
 				       (long long)it->steps);
-		rc = widths_parse(&it->shape, json_object_get(one, "widths"), full, err);
+		rc = shape_parse(&it->shape, json_object_get(one, "widths"), full, err);
 	}
 	return rc;
 }
@@ -226,12 +226,11 @@ static wn_code time_batch(const workspace *w, const blip2_config *shape, double 
 
 static void print_shape(FILE *f, const blip2_config *c)
 {
-	const stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
-	static const char *const names[] = {"vision", "q-former", "text"};
 	for (int i = 0; i < NUM_COMPONENTS; i++) {
-		const block_widths *b = &stacks[i]->blocks[0];
-		fprintf(f, "  %-9s hidden %d, %d blocks, %d heads of %d, ffn %d\n", names[i], stacks[i]->hidden_size,
-			stacks[i]->num_hidden_layers, b->num_heads, b->head_dim, b->ffn_dim);
+		const stack_config *s = shape_stack(c, (component)i);
+		const block_widths *b = &s->blocks[0];
+		fprintf(f, "  %-9s hidden %d, %d blocks, %d heads of %d, ffn %d\n", shape_stack_name((component)i), s->hidden_size,
+			s->num_hidden_layers, b->num_heads, b->head_dim, b->ffn_dim);
 	}
 	fprintf(f, "  %d queries\n", c->num_query_tokens);
 }

@@ -20,7 +20,6 @@
 #include "model/embedding.h"
 #include "prune/bench_request.h"
 
-#define NUM_STACKS      3
 #define WARM_UP_RUNS    2
 #define MIN_RUNS        9
 #define MAX_RUNS        64
@@ -67,15 +66,10 @@ static void put_attention(layout *l, attention_params *a, size_t hidden, bool qk
 	put_norm(l, &a->norm, hidden);
 }
 
-static const stack_config *stack_of(const blip2_config *c, component which)
-{
-	return which == COMPONENT_VISION ? &c->vision : which == COMPONENT_QFORMER ? &c->qformer : &c->text;
-}
-
 /* Block i of a stack, its parameters laid out. */
 static layout place_block(block *b, const blip2_config *c, component which, int i)
 {
-	const stack_config *s = stack_of(c, which);
+	const stack_config *s = shape_stack(c, which);
 	const block_widths *w = &s->blocks[i];
 	const size_t hidden = (size_t)s->hidden_size, ffn = (size_t)w->ffn_dim;
 	layout l = {0};
@@ -112,8 +106,8 @@ double cost_parameters(const blip2_config *c)
 	double count = dv * (1 + vision_rows(c) + 3 * p * p + 1 + 2);      /* class token, positions, patches with bias, norm */
 	count += dq * (c->num_query_tokens + 2) + dt * (dq + 1);           /* queries, norm; projection with bias */
 	count += dt * (c->vocab_size + c->max_position_embeddings + POSITION_OFFSET + 2.0); /* tokens, positions, norm */
-	for (int s = 0; s < NUM_STACKS; s++)
-		for (int i = 0; i < stack_of(c, (component)s)->num_hidden_layers; i++) {
+	for (int s = 0; s < NUM_COMPONENTS; s++)
+		for (int i = 0; i < shape_stack(c, (component)s)->num_hidden_layers; i++) {
 			block b;
 			count += (double)place_block(&b, c, (component)s, i).count;
 		}
@@ -372,8 +366,8 @@ wn_code cost_latency(cost_model *c, const blip2_config *shape, double *ms, wn_er
 	if (c->custom.latency)
 		return c->custom.latency(c->custom.ctx, shape, ms, err);
 	const int vision = vision_rows(shape), queries = shape->num_query_tokens, lens[] = {vision, queries, queries + c->request.text_len};
-	for (int s = 0; s < NUM_STACKS; s++)
-		for (int i = 0; !rc && i < stack_of(shape, (component)s)->num_hidden_layers; i++) {
+	for (int s = 0; s < NUM_COMPONENTS; s++)
+		for (int i = 0; !rc && i < shape_stack(shape, (component)s)->num_hidden_layers; i++) {
 			block_bench t = {.len = lens[s]};
 			const size_t floats = place_block(&t.b, shape, (component)s, i).floats;
 			t.encoder_len = t.b.cross.num_heads ? vision : 0;
@@ -407,7 +401,7 @@ wn_code cost_measure(cost_model *c, const blip2_config *shape, int runs, double 
 double cost_flops(const cost_model *c, const blip2_config *shape)
 {
 	double total = 0;
-	for (int s = 0; s < NUM_STACKS; s++)
+	for (int s = 0; s < NUM_COMPONENTS; s++)
 		total += blip2_flops(shape, (component)s, c->request.text_len, c->request.logit_rows);
 	return total;
 }

@@ -13,28 +13,6 @@
 
 /* ---- shapes ---- */
 
-static wn_code check_fixed(const blip2_config *from, const blip2_config *to, wn_error *err)
-{
-	const struct {
-		const char *name;
-		int from, to;
-	} same[] = {
-		{"image_size", from->image_size, to->image_size},
-		{"patch_size", from->patch_size, to->patch_size},
-		{"qkv_bias", from->qkv_bias, to->qkv_bias},
-		{"vocab_size", from->vocab_size, to->vocab_size},
-		{"max_position_embeddings", from->max_position_embeddings, to->max_position_embeddings},
-		{"vision.activation", (int)from->vision.activation, (int)to->vision.activation},
-		{"qformer.activation", (int)from->qformer.activation, (int)to->qformer.activation},
-		{"text.activation", (int)from->text.activation, (int)to->text.activation},
-	};
-	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
-		if (same[i].from != same[i].to)
-			return wn_fail(err, WN_INVALID, "target shape: %s: found %d, expected the source's %d", same[i].name,
-			               same[i].to, same[i].from);
-	return WN_OK;
-}
-
 static wn_code check_number(const char *where, const char *name, int found, int source, wn_error *err)
 {
 	if (found >= 1 && found <= source)
@@ -58,16 +36,15 @@ static wn_code check_widths(component which, int index, const block_widths *from
 
 static wn_code check_numbers(const blip2_config *from, const blip2_config *to, wn_error *err)
 {
-	wn_code rc = check_fixed(from, to, err);
-	if (rc == WN_OK && from->num_query_tokens > from->max_position_embeddings)
+	wn_code rc = shape_check_fixed(to, from, err);
+	if (rc)
+		return wn_fail_prefix(err, "target shape");
+	if (from->num_query_tokens > from->max_position_embeddings)
 		return wn_fail(err, WN_INVALID, "source shape: num_query_tokens: found %d, expected at most max_position_embeddings %d",
 		               from->num_query_tokens, from->max_position_embeddings);
 	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++) {
 		const char *name = shape_stack_name((component)c);
 		const stack_config *f = shape_stack(from, (component)c), *t = shape_stack(to, (component)c);
-		if (t->layer_norm_eps != f->layer_norm_eps)
-			return wn_fail(err, WN_INVALID, "target shape: %s.layer_norm_eps: found %g, expected the source's %g", name,
-			               (double)t->layer_norm_eps, (double)f->layer_norm_eps);
 		rc = check_number(name, ".hidden_size", t->hidden_size, f->hidden_size, err);
 		if (rc == WN_OK)
 			rc = check_number(name, ".num_hidden_layers", t->num_hidden_layers, f->num_hidden_layers, err);
@@ -367,35 +344,6 @@ double keep_score_lost(const keep *k, const structure_scores *s, component which
 }
 
 /* ---- JSON ---- */
-
-static json_t *widths_json(const block_widths *w)
-{
-	json_t *j = json_object();
-	int failed = json_object_set_new(j, "num_heads", json_integer(w->num_heads));
-	failed |= json_object_set_new(j, "head_dim", json_integer(w->head_dim));
-	failed |= json_object_set_new(j, "ffn_dim", json_integer(w->ffn_dim));
-	if (w->cross_num_heads) {
-		failed |= json_object_set_new(j, "cross_num_heads", json_integer(w->cross_num_heads));
-		failed |= json_object_set_new(j, "cross_head_dim", json_integer(w->cross_head_dim));
-	}
-	return json_done(j, failed);
-}
-
-static json_t *shape_json(const blip2_config *shape)
-{
-	json_t *j = json_object();
-	int failed = json_object_set_new(j, "num_query_tokens", json_integer(shape->num_query_tokens));
-	for (int c = 0; c < NUM_COMPONENTS; c++) {
-		const stack_config *stack = shape_stack(shape, (component)c);
-		json_t *one = json_object(), *blocks = json_array();
-		for (int i = 0; i < stack->num_hidden_layers; i++)
-			failed |= json_array_append_new(blocks, widths_json(&stack->blocks[i]));
-		failed |= json_object_set_new(one, "hidden_size", json_integer(stack->hidden_size));
-		failed |= json_object_set_new(one, "blocks", blocks);
-		failed |= json_object_set_new(j, shape_stack_name((component)c), one);
-	}
-	return json_done(j, failed);
-}
 
 static json_t *block_json(const block_keep *b, const block_widths *to)
 {

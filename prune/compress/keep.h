@@ -55,7 +55,7 @@ void keep_close(keep *k);
  * stack, a block weighs its total. */
 double keep_score_lost(const keep *k, const structure_scores *scores, component which);
 
-/* {"from": {"num_query_tokens": …, "vision": {"hidden_size": …, "blocks": [{"num_heads": …}]}, …}, "to": {…},
+/* {"from": shape_json, "to": shape_json,
  *  "vision": {"hidden": […], "blocks": [{"source": 0, "ffn": […], "self_qk": […], …}]}, …, "queries": […]}; caller's reference,
  * NULL on no memory. */
 json_t *keep_json(const keep *k);

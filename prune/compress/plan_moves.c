@@ -14,34 +14,33 @@ static int round_up(int v, int multiple) { return (v + multiple - 1) / multiple 
 
 /* ---- shapes ---- */
 
-/* The widest cross-attention of a stack; 0 heads without any. */
-static block_widths cross_of(const stack_config *s)
+/* Widths of a block of the teacher's; of one with cross-attention, if there is any. */
+static block_widths common_of(const plan_space *p, int which)
 {
-	for (int i = 0; i < s->num_hidden_layers; i++)
-		if (s->blocks[i].cross_num_heads)
-			return s->blocks[i];
-	return (block_widths){0};
+	block_widths w;
+	shape_common_widths(&w, shape_stack(p->teacher, (component)which));
+	return w;
 }
 
 void plan_space_shape(blip2_config *out, const plan_space *p, const plan_shape_widths *w)
 {
 	*out = *p->teacher;
-	stack_config *stacks[] = {&out->vision, &out->qformer, &out->text};
 	out->num_query_tokens = w->queries;
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const plan_widths *to = &w->of[c];
 		const stack_config *from = shape_stack(p->teacher, (component)c);
-		const block_widths cross = cross_of(from);
-		bool has_cross = cross.cross_num_heads == 0; /* or needs none */
-		stacks[c]->num_hidden_layers = to->blocks;
-		stacks[c]->hidden_size = to->hidden;
-		memset(stacks[c]->blocks, 0, sizeof stacks[c]->blocks);
+		const block_widths full = common_of(p, c);
+		stack_config *s = shape_stack_in(out, (component)c);
+		bool has_cross = full.cross_num_heads == 0; /* or needs none */
+		s->num_hidden_layers = to->blocks;
+		s->hidden_size = to->hidden;
+		memset(s->blocks, 0, sizeof s->blocks);
 		for (int i = 0; i < to->blocks; i++) {
-			block_widths *b = &stacks[c]->blocks[i];
+			block_widths *b = &s->blocks[i];
 			*b = (block_widths){.num_heads = to->heads, .head_dim = to->head_dim, .ffn_dim = to->ffn};
 			if (from->blocks[i].cross_num_heads || (!has_cross && i + 1 == to->blocks)) {
-				b->cross_num_heads = smaller(to->heads, cross.cross_num_heads);
-				b->cross_head_dim = smaller(to->head_dim, cross.cross_head_dim);
+				b->cross_num_heads = smaller(to->heads, full.cross_num_heads);
+				b->cross_head_dim = smaller(to->head_dim, full.cross_head_dim);
 				has_cross = true;
 			}
 		}
@@ -69,7 +68,7 @@ static bool fit_heads(const plan_widths *most, int hidden, plan_widths *out)
 /* What self- and cross-attention of the teacher both have room for. */
 static plan_widths most_heads(const plan_space *p, int which)
 {
-	const block_widths cross = cross_of(shape_stack(p->teacher, (component)which));
+	const block_widths cross = common_of(p, which);
 	plan_widths most = p->full.of[which];
 	if (cross.cross_num_heads) {
 		most.heads = smaller(most.heads, cross.cross_num_heads);
@@ -210,29 +209,17 @@ plan_limits plan_limits_default(const blip2_config *teacher)
 	return l;
 }
 
-static bool is_uniform(const stack_config *s)
-{
-	const block_widths *first = &s->blocks[0], cross = cross_of(s);
-	for (int i = 0; i < s->num_hidden_layers; i++) {
-		const block_widths *b = &s->blocks[i];
-		if (b->num_heads != first->num_heads || b->head_dim != first->head_dim || b->ffn_dim != first->ffn_dim ||
-		    (b->cross_num_heads && (b->cross_num_heads != cross.cross_num_heads || b->cross_head_dim != cross.cross_head_dim)))
-			return false;
-	}
-	return true;
-}
-
 /* With uniform_heads, the largest widths below the teacher's whose heads make up the hidden width. */
 wn_code plan_space_init(plan_space *out, const blip2_config *teacher, const plan_limits *limits, wn_error *err)
 {
 	*out = (plan_space){.teacher = teacher, .limits = limits, .full = {.queries = teacher->num_query_tokens}};
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_config *s = shape_stack(teacher, (component)c);
-		const block_widths *b = &s->blocks[0];
-		if (!is_uniform(s))
+		block_widths b;
+		if (!shape_common_widths(&b, s))
 			return wn_fail(err, WN_UNSUPPORTED, "%s: blocks of different widths, expected one set of widths to plan from",
 			               shape_stack_name((component)c));
-		out->full.of[c] = (plan_widths){s->num_hidden_layers, s->hidden_size, b->num_heads, b->head_dim, b->ffn_dim};
+		out->full.of[c] = (plan_widths){s->num_hidden_layers, s->hidden_size, b.num_heads, b.head_dim, b.ffn_dim};
 	}
 	out->start = out->full;
 	for (int c = 0; c < NUM_COMPONENTS && limits->uniform_heads; c++) {

@@ -232,20 +232,6 @@ static wn_code plan_latency(planner *p, candidate *out, wn_error *err)
 
 /* ---- the whole ---- */
 
-/* The scores are of this shape. */
-static bool same_shape(const blip2_config *a, const blip2_config *b)
-{
-	for (int c = 0; c < NUM_COMPONENTS; c++) {
-		const stack_config *x = shape_stack(a, (component)c), *y = shape_stack(b, (component)c);
-		if (x->hidden_size != y->hidden_size || x->num_hidden_layers != y->num_hidden_layers)
-			return false;
-		for (int i = 0; i < x->num_hidden_layers; i++)
-			if (memcmp(&x->blocks[i], &y->blocks[i], sizeof x->blocks[i]))
-				return false;
-	}
-	return a->num_query_tokens == b->num_query_tokens;
-}
-
 static wn_code check(const blip2_config *teacher, const structure_scores *scores, const plan_options *o, wn_error *err)
 {
 	if (!(o->target > 0) || !isfinite(o->target))
@@ -254,7 +240,7 @@ static wn_code check(const blip2_config *teacher, const structure_scores *scores
 		return wn_fail(err, WN_INVALID, "tolerance of latency_ms: found %g, expected more than 0 and at most 1", o->tolerance);
 	if (o->limits.multiple < 1)
 		return wn_fail(err, WN_INVALID, "multiple of widths: found %d, expected at least 1", o->limits.multiple);
-	if (!same_shape(teacher, &scores->shape))
+	if (!shape_same(teacher, &scores->shape))
 		return wn_fail(err, WN_INVALID, "the scores are of another shape than the teacher's");
 	return WN_OK;
 }

@@ -16,18 +16,6 @@
 
 const char *const IMPORTANCE_NAMES[] = {"taylor", "magnitude", "activation", "random", NULL};
 
-const stack_config *shape_stack(const blip2_config *shape, component which)
-{
-	const stack_config *each[NUM_COMPONENTS] = {&shape->vision, &shape->qformer, &shape->text};
-	return each[which];
-}
-
-const char *shape_stack_name(component which)
-{
-	static const char *const each[NUM_COMPONENTS] = {"vision", "qformer", "text"};
-	return each[which];
-}
-
 static double *take(double *memory, size_t *used, int count)
 {
 	double *at = memory ? memory + *used : NULL;

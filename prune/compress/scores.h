@@ -21,12 +21,6 @@ typedef enum importance_method {
 } importance_method;
 extern const char *const IMPORTANCE_NAMES[]; /* "taylor", "magnitude", "activation", "random", NULL */
 
-#define NUM_COMPONENTS 3 /* indexed by component */
-
-/* The stack of a component in a shape, and what it is called in JSON and messages: "vision", "qformer", "text". */
-const stack_config *shape_stack(const blip2_config *shape, component which);
-const char *shape_stack_name(component which);
-
 typedef struct block_scores {
 	double total;     /* the block as a whole */
 	double *ffn;      /* [ffn_dim] */

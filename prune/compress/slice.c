@@ -153,32 +153,15 @@ static wn_code slice_param(blip2 *to, const param *p, const blip2 *m, const keep
 
 /* ---- the model ---- */
 
-/* Indices of another shape would lead anywhere. */
-static wn_code check_shape(const blip2_config *found, const blip2_config *expected, wn_error *err)
-{
-	bool same = found->num_query_tokens == expected->num_query_tokens && found->image_size == expected->image_size &&
-	            found->patch_size == expected->patch_size && found->qkv_bias == expected->qkv_bias &&
-	            found->vocab_size == expected->vocab_size &&
-	            found->max_position_embeddings == expected->max_position_embeddings;
-	for (int c = 0; c < NUM_COMPONENTS; c++) {
-		const stack_config *f = shape_stack(found, (component)c), *e = shape_stack(expected, (component)c);
-		same = same && f->hidden_size == e->hidden_size && f->num_hidden_layers == e->num_hidden_layers &&
-		       !memcmp(f->blocks, e->blocks, (size_t)f->num_hidden_layers * sizeof *f->blocks);
-	}
-	return same ? WN_OK
-	            : wn_fail(err, WN_INVALID,
-	                      "the model to slice has another shape than the one whose structures were chosen");
-}
-
 wn_code slice_model(blip2 **out, const blip2 *m, const keep *k, wn_error *err)
 {
 	blip2 *to = NULL;
 	int *memory = NULL, *index[MAX_RANK];
 	size_t longest = 1;
 	*out = NULL;
-	wn_code rc = check_shape(blip2_get_config(m), &k->from, err);
-	if (rc == WN_OK)
-		rc = blip2_create(&to, &k->to, err);
+	if (!shape_same(blip2_get_config(m), &k->from)) /* indices of another shape would lead anywhere */
+		return wn_fail(err, WN_INVALID, "the model to slice has another shape than the one whose structures were chosen");
+	wn_code rc = blip2_create(&to, &k->to, err);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < blip2_num_params(to); i++)

@@ -11,14 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/blip2.h"
+#include "model/shape.h"
 
-enum { BLOCKS, INNER, HIDDEN, QUERIES, NUM_KINDS, NUM_STACKS = 3 }; /* kinds: bits of STAGE_… */
+enum { BLOCKS, INNER, HIDDEN, QUERIES, NUM_KINDS }; /* bits of STAGE_… */
 #define MAX_STEPS 1000000000
 
 static const char *const KIND_NAMES[NUM_KINDS] = {"blocks", "inner", "hidden", "queries"};
-static const char *const STACK_NAMES[NUM_STACKS] = {"vision", "qformer", "text"};
-#define ALL_STACKS ((1u << NUM_STACKS) - 1)
+#define ALL_STACKS ((1u << NUM_COMPONENTS) - 1)
 
 /* ---- text ---- */
 
@@ -38,23 +37,26 @@ static bool next_word(const char **at, const char *end, char *word, size_t size)
 	return true;
 }
 
-/* "a+b" as bits of `names`. */
-static wn_code parse_set(unsigned *bits, const char *word, const char *const *names, int count, const char *what, wn_error *err)
+static const char *kind_name(int i) { return KIND_NAMES[i]; }
+static const char *stack_name(int i) { return shape_stack_name((component)i); }
+
+/* "a+b" as bits of the `count` names. */
+static wn_code parse_set(unsigned *bits, const char *word, const char *(*name)(int i), int count, const char *what, wn_error *err)
 {
 	char list[64] = "";
 	for (int i = 0; i < count; i++)
-		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? i + 1 < count ? ", " : " or " : "", names[i]);
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? i + 1 < count ? ", " : " or " : "", name(i));
 	*bits = 0;
 	for (const char *p = word;; p++) {
 		const size_t len = strcspn(p, "+");
 		int found = -1;
 		for (int i = 0; i < count; i++)
-			if (strlen(names[i]) == len && !strncmp(names[i], p, len))
+			if (strlen(name(i)) == len && !strncmp(name(i), p, len))
 				found = i;
 		if (found < 0)
 			return wn_fail(err, WN_INVALID, "%s: found \"%.*s\", expected %s, joined by +", what, (int)len, p, list);
 		if (*bits & 1u << found)
-			return wn_fail(err, WN_INVALID, "%s: found \"%s\" twice", what, names[found]);
+			return wn_fail(err, WN_INVALID, "%s: found \"%s\" twice", what, name(found));
 		*bits |= 1u << found;
 		p += len;
 		if (!*p)
@@ -86,10 +88,10 @@ static wn_code parse_what(stage *out, const char *at, const char *end, wn_error 
 	char word[128];
 	if (!next_word(&at, end, word, sizeof word))
 		return wn_fail(err, WN_INVALID, "kinds: found nothing, expected blocks, inner, hidden or queries, joined by +");
-	wn_code rc = parse_set(&out->kinds, word, KIND_NAMES, NUM_KINDS, "kinds", err);
+	wn_code rc = parse_set(&out->kinds, word, kind_name, NUM_KINDS, "kinds", err);
 	out->components = ALL_STACKS;
 	if (!rc && next_word(&at, end, word, sizeof word))
-		rc = parse_set(&out->components, word, STACK_NAMES, NUM_STACKS, "components", err);
+		rc = parse_set(&out->components, word, stack_name, NUM_COMPONENTS, "components", err);
 	if (!rc && next_word(&at, end, word, sizeof word))
 		rc = wn_fail(err, WN_INVALID, "components: found \"%s\" behind them, expected | or the end", word);
 	if (!rc && (out->kinds & STAGE_QUERIES) && !(out->components & 1u << COMPONENT_QFORMER))
@@ -128,7 +130,7 @@ void stage_name(const stage *s, bool dashes, char *buf, size_t size)
 	const char *join = "";
 	size_t used = 0;
 	buf[0] = '\0';
-	for (int i = 0; i < NUM_KINDS + NUM_STACKS; i++) {
+	for (int i = 0; i < NUM_KINDS + NUM_COMPONENTS; i++) {
 		const bool kind = i < NUM_KINDS;
 		const unsigned bits = kind ? s->kinds : s->components == ALL_STACKS ? 0 : s->components;
 		const int bit = kind ? i : i - NUM_KINDS;
@@ -136,7 +138,7 @@ void stage_name(const stage *s, bool dashes, char *buf, size_t size)
 			join = dashes ? "-" : " ";
 		if (!(bits & 1u << bit) || used >= size)
 			continue;
-		used += (size_t)snprintf(buf + used, size - used, "%s%s", join, kind ? KIND_NAMES[bit] : STACK_NAMES[bit]);
+		used += (size_t)snprintf(buf + used, size - used, "%s%s", join, kind ? kind_name(bit) : stack_name(bit));
 		join = dashes ? "-" : "+";
 	}
 }
@@ -162,29 +164,6 @@ static int width_at(int from, int to, progress p, int multiple)
 	return rounded < to ? to : rounded > from ? from : rounded;
 }
 
-static const stack_config *stack_of(const blip2_config *c, int which)
-{
-	const stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
-	return stacks[which];
-}
-
-static stack_config *stack_in(blip2_config *c, int which)
-{
-	stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
-	return stacks[which];
-}
-
-/* The widths of block i when blocks go: of any block, with the cross-attention of the first that has one. */
-static block_widths common_widths(const stack_config *s)
-{
-	block_widths w = s->blocks[0];
-	for (int i = 0; i < s->num_hidden_layers && !w.cross_num_heads; i++) {
-		w.cross_num_heads = s->blocks[i].cross_num_heads;
-		w.cross_head_dim = s->blocks[i].cross_head_dim;
-	}
-	return w;
-}
-
 static block_widths widths_at(const block_widths *from, const block_widths *to, progress p, int multiple)
 {
 	return (block_widths){
@@ -199,7 +178,9 @@ static block_widths widths_at(const block_widths *from, const block_widths *to, 
 static void stack_at(stack_config *out, const stack_config *from, const stack_config *to, const progress p[NUM_KINDS], int multiple)
 {
 	const bool same_blocks = from->num_hidden_layers == to->num_hidden_layers;
-	const block_widths from_any = common_widths(from), to_any = common_widths(to);
+	block_widths from_any, to_any;
+	shape_common_widths(&from_any, from);
+	shape_common_widths(&to_any, to);
 	out->num_hidden_layers = count_at(from->num_hidden_layers, to->num_hidden_layers, p[BLOCKS]);
 	out->hidden_size = width_at(from->hidden_size, to->hidden_size, p[HIDDEN], multiple);
 	memset(out->blocks, 0, sizeof out->blocks);
@@ -215,33 +196,14 @@ static void stack_at(stack_config *out, const stack_config *from, const stack_co
 	}
 }
 
-typedef progress path_progress[NUM_STACKS][NUM_KINDS];
+typedef progress path_progress[NUM_COMPONENTS][NUM_KINDS];
 
 static void shape_at(blip2_config *out, const blip2_config *from, const blip2_config *to, path_progress p, int multiple)
 {
 	*out = *to;
-	for (int c = 0; c < NUM_STACKS; c++)
-		stack_at(stack_in(out, c), stack_of(from, c), stack_of(to, c), p[c], multiple);
+	for (int c = 0; c < NUM_COMPONENTS; c++)
+		stack_at(shape_stack_in(out, (component)c), shape_stack(from, (component)c), shape_stack(to, (component)c), p[c], multiple);
 	out->num_query_tokens = count_at(from->num_query_tokens, to->num_query_tokens, p[COMPONENT_QFORMER][QUERIES]);
-}
-
-static bool same_widths(const block_widths *a, const block_widths *b)
-{
-	return a->num_heads == b->num_heads && a->head_dim == b->head_dim && a->cross_num_heads == b->cross_num_heads &&
-	       a->cross_head_dim == b->cross_head_dim && a->ffn_dim == b->ffn_dim;
-}
-
-static bool same_shape(const blip2_config *a, const blip2_config *b)
-{
-	for (int c = 0; c < NUM_STACKS; c++) {
-		const stack_config *x = stack_of(a, c), *y = stack_of(b, c);
-		if (x->num_hidden_layers != y->num_hidden_layers || x->hidden_size != y->hidden_size)
-			return false;
-		for (int i = 0; i < x->num_hidden_layers; i++)
-			if (!same_widths(&x->blocks[i], &y->blocks[i]))
-				return false;
-	}
-	return a->num_query_tokens == b->num_query_tokens;
 }
 
 /* ---- what cannot be reached ---- */
@@ -250,12 +212,12 @@ static bool same_shape(const blip2_config *a, const blip2_config *b)
 static wn_code check_number(int from, int to, int kind, int which, const progress *p, const char *name, wn_error *err)
 {
 	char full[64];
-	snprintf(full, sizeof full, "%s%s%s", which < 0 ? "" : STACK_NAMES[which], which < 0 ? "" : ".", name);
+	snprintf(full, sizeof full, "%s%s%s", which < 0 ? "" : stack_name(which), which < 0 ? "" : ".", name);
 	if (to > from || to < 1)
 		return wn_fail(err, WN_INVALID, "%s: found %d, expected 1 to the source's %d", full, to, from);
 	if (to < from && p->total == 0)
-		return wn_fail(err, WN_INVALID, "%s goes from %d to %d, but no stage has %s of %s", full, from, to, KIND_NAMES[kind],
-			       STACK_NAMES[which < 0 ? COMPONENT_QFORMER : which]);
+		return wn_fail(err, WN_INVALID, "%s goes from %d to %d, but no stage has %s of %s", full, from, to, kind_name(kind),
+			       stack_name(which < 0 ? COMPONENT_QFORMER : which));
 	return WN_OK;
 }
 
@@ -282,18 +244,15 @@ static wn_code check_widths(const block_widths *from, const block_widths *to, in
 	return rc;
 }
 
-/* All blocks alike, but for where cross-attention is? */
-static bool is_uniform(const stack_config *s)
+/* Blocks go: all must be alike. */
+static wn_code check_blocks(const stack_config *from, const stack_config *to, int which, const progress *inner, wn_error *err)
 {
-	const block_widths any = common_widths(s);
-	for (int i = 0; i < s->num_hidden_layers; i++) {
-		block_widths w = any;
-		if (!s->blocks[i].cross_num_heads)
-			w.cross_num_heads = w.cross_head_dim = 0;
-		if (!same_widths(&w, &s->blocks[i]))
-			return false;
-	}
-	return true;
+	block_widths a, b;
+	if (!shape_common_widths(&a, from) || !shape_common_widths(&b, to))
+		return wn_fail(err, WN_UNSUPPORTED,
+			       "%s: blocks of different widths, expected one set of widths in a stack that loses blocks (%d to %d)",
+			       stack_name(which), from->num_hidden_layers, to->num_hidden_layers);
+	return check_widths(&a, &b, which, "", inner, err);
 }
 
 static wn_code check_stack(const stack_config *from, const stack_config *to, int which, const progress p[NUM_KINDS], wn_error *err)
@@ -304,40 +263,23 @@ static wn_code check_stack(const stack_config *from, const stack_config *to, int
 		rc = check_number(from->hidden_size, to->hidden_size, HIDDEN, which, &p[HIDDEN], "hidden_size", err);
 	if (rc)
 		return rc;
-	if (from->num_hidden_layers == to->num_hidden_layers) {
-		for (int i = 0; !rc && i < to->num_hidden_layers; i++) {
-			snprintf(block, sizeof block, "blocks[%d].", i);
-			rc = check_widths(&from->blocks[i], &to->blocks[i], which, block, &p[INNER], err);
-		}
-		return rc;
+	if (from->num_hidden_layers != to->num_hidden_layers)
+		return check_blocks(from, to, which, &p[INNER], err);
+	for (int i = 0; !rc && i < to->num_hidden_layers; i++) {
+		snprintf(block, sizeof block, "blocks[%d].", i);
+		rc = check_widths(&from->blocks[i], &to->blocks[i], which, block, &p[INNER], err);
 	}
-	if (!is_uniform(from) || !is_uniform(to))
-		return wn_fail(err, WN_UNSUPPORTED,
-			       "%s: blocks of different widths, expected one set of widths in a stack that loses blocks (%d to %d)",
-			       STACK_NAMES[which], from->num_hidden_layers, to->num_hidden_layers);
-	const block_widths a = common_widths(from), b = common_widths(to);
-	return check_widths(&a, &b, which, "", &p[INNER], err);
+	return rc;
 }
 
 static wn_code check_path(const blip2_config *from, const blip2_config *to, path_progress p, wn_error *err)
 {
-	const struct {
-		const char *name;
-		int from, to;
-	} fixed[] = {
-		{"image_size", from->image_size, to->image_size},
-		{"patch_size", from->patch_size, to->patch_size},
-		{"qkv_bias", from->qkv_bias, to->qkv_bias},
-		{"vocab_size", from->vocab_size, to->vocab_size},
-		{"max_position_embeddings", from->max_position_embeddings, to->max_position_embeddings},
-	};
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
-		if (fixed[i].from != fixed[i].to)
-			return wn_fail(err, WN_INVALID, "%s: found %d, expected the source's %d", fixed[i].name, fixed[i].to, fixed[i].from);
-	wn_code rc = check_number(from->num_query_tokens, to->num_query_tokens, QUERIES, -1, &p[COMPONENT_QFORMER][QUERIES],
-	                          "num_query_tokens", err);
-	for (int c = 0; !rc && c < NUM_STACKS; c++)
-		rc = check_stack(stack_of(from, c), stack_of(to, c), c, p[c], err);
+	wn_code rc = shape_check_fixed(to, from, err);
+	if (!rc)
+		rc = check_number(from->num_query_tokens, to->num_query_tokens, QUERIES, -1, &p[COMPONENT_QFORMER][QUERIES],
+		                  "num_query_tokens", err);
+	for (int c = 0; !rc && c < NUM_COMPONENTS; c++)
+		rc = check_stack(shape_stack(from, (component)c), shape_stack(to, (component)c), c, p[c], err);
 	return rc;
 }
 
@@ -346,7 +288,7 @@ static wn_code check_path(const blip2_config *from, const blip2_config *to, path
 /* Adds to every number that s may touch: to totals, or to what is done. */
 static void advance(path_progress p, const stage *s, int totals, int done)
 {
-	for (int c = 0; c < NUM_STACKS; c++)
+	for (int c = 0; c < NUM_COMPONENTS; c++)
 		for (int k = 0; k < NUM_KINDS; k++)
 			if ((s->components & 1u << c) && (s->kinds & 1u << k)) {
 				p[c][k].total += totals;
@@ -378,7 +320,7 @@ wn_code stages_path(iteration *out, int *count, const blip2_config *from, const 
 			iteration *it = &out[*count];
 			advance(p, &stages[s], 0, 1);
 			shape_at(&it->shape, from, to, p, multiple);
-			if (same_shape(&it->shape, before))
+			if (shape_same(&it->shape, before))
 				continue;
 			it->stage = s;
 			it->steps = stages[s].steps;

@@ -11,14 +11,12 @@
 #include "prune/compress/teacher_cache.h"
 #include "prune/progress.h"
 
-#define NUM_STACKS   3 /* by component */
 #define LOG_SECONDS  10
 #define SYNC_SECONDS 30
 
 struct teacher {
 	teacher_options o;
 	const blip2_config *shape;
-	const stack_config *stacks[NUM_STACKS];
 	int max_len;            /* text tokens of a batch */
 	size_t logits_count;    /* floats of one item: (1 + tail_len) * V */
 	/* computing */
@@ -28,7 +26,7 @@ struct teacher {
 	bool cached;
 	teacher_cache cache;
 	float *memory;          /* owns the next */
-	float *hidden[NUM_STACKS][MAX_BLOCKS]; /* [micro_batch * rows][hidden_size] */
+	float *hidden[NUM_COMPONENTS][MAX_BLOCKS]; /* [micro_batch * rows][hidden_size] */
 	float *logits;          /* [micro_batch, at least TEACHER_FILL_BATCH][1 + tail_len][V] */
 };
 
@@ -40,7 +38,9 @@ typedef struct stretch {
 	size_t from, count; /* floats into the output of a batch */
 	size_t at;          /* into the item's hidden states in the cache */
 } stretch;
-#define MAX_STRETCHES (2 * NUM_STACKS * MAX_BLOCKS)
+#define MAX_STRETCHES (2 * NUM_COMPONENTS * MAX_BLOCKS)
+
+static const stack_config *stack_of(const teacher *t, int which) { return shape_stack(t->shape, (component)which); }
 
 /* Rows a sample in a batch of text_len tokens. */
 static size_t stack_rows(const teacher *t, int which, int text_len)
@@ -55,12 +55,12 @@ static int list_stretches(const teacher *t, int i, int text_len, int padding, st
 {
 	int n = 0;
 	size_t at = 0;
-	for (int which = 0; which < NUM_STACKS; which++) {
-		const size_t d = (size_t)t->stacks[which]->hidden_size, rows = stack_rows(t, which, text_len);
+	for (int which = 0; which < NUM_COMPONENTS; which++) {
+		const size_t d = (size_t)stack_of(t, which)->hidden_size, rows = stack_rows(t, which, text_len);
 		const size_t first = (size_t)i * rows; /* text: queries, padding, the rest */
 		const size_t head = which == COMPONENT_TEXT ? (size_t)t->shape->num_query_tokens : rows;
 		const size_t behind = which == COMPONENT_TEXT ? head + (size_t)padding : rows;
-		for (int b = 0; b < t->stacks[which]->num_hidden_layers; b++) {
+		for (int b = 0; b < stack_of(t, which)->num_hidden_layers; b++) {
 			out[n++] = (stretch){which, b, first * d, head * d, at};
 			at += head * d;
 			if (rows > behind) {
@@ -84,9 +84,9 @@ static size_t record_size(const teacher *t, size_t item, bool hidden)
 	const int32_t *ids;
 	size_t count = 0;
 	const int text_len = transfer_prompt(t->o.set, item, &ids) + t->o.trie->tail_len;
-	for (int which = 0; hidden && which < NUM_STACKS; which++)
-		count += stack_rows(t, which, text_len) * (size_t)t->stacks[which]->hidden_size *
-			 (size_t)t->stacks[which]->num_hidden_layers;
+	for (int which = 0; hidden && which < NUM_COMPONENTS; which++)
+		count += stack_rows(t, which, text_len) * (size_t)stack_of(t, which)->hidden_size *
+			 (size_t)stack_of(t, which)->num_hidden_layers;
 	return t->logits_count * sizeof(float) + count * sizeof(uint16_t);
 }
 
@@ -168,9 +168,9 @@ static wn_code make_key(const teacher *t, bool hidden, char key[DIGEST_SIZE], wn
 		for (int k = 0; k < trie->tail_len; k++)
 			fprintf(f, " %d:%d", (int)trie->tail_ids[k], (int)trie->tail_parent[k]);
 		fputs("\nwidths", f);
-		for (int which = 0; which < NUM_STACKS; which++)
-			for (int b = 0; b < t->stacks[which]->num_hidden_layers; b++) {
-				const block_widths *w = &t->stacks[which]->blocks[b];
+		for (int which = 0; which < NUM_COMPONENTS; which++)
+			for (int b = 0; b < stack_of(t, which)->num_hidden_layers; b++) {
+				const block_widths *w = &stack_of(t, which)->blocks[b];
 				fprintf(f, " %dx%d+%dx%d+%d", w->num_heads, w->head_dim, w->cross_num_heads, w->cross_head_dim, w->ffn_dim);
 			}
 		fprintf(f, "\n%s", config);
@@ -277,11 +277,11 @@ static wn_code open_outputs(teacher *t, wn_error *err)
 	for (int pass = 0; pass < 2; pass++) { /* measured, then handed out */
 		float *at = t->memory;
 		count = 0;
-		for (int which = 0; which < NUM_STACKS; which++)
-			for (int b = 0; b < t->stacks[which]->num_hidden_layers; b++) {
+		for (int which = 0; which < NUM_COMPONENTS; which++)
+			for (int b = 0; b < stack_of(t, which)->num_hidden_layers; b++) {
 				if (at)
 					t->hidden[which][b] = at + count;
-				count += (size_t)t->o.micro_batch * stack_rows(t, which, t->max_len) * (size_t)t->stacks[which]->hidden_size;
+				count += (size_t)t->o.micro_batch * stack_rows(t, which, t->max_len) * (size_t)stack_of(t, which)->hidden_size;
 			}
 		if (!at && !(t->memory = calloc(count, sizeof *t->memory)))
 			return wn_fail(err, WN_NOMEM, "no memory for the hidden states of a batch of %d", t->o.micro_batch);
@@ -351,7 +351,7 @@ wn_code teacher_open(teacher **out, const teacher_options *o, wn_error *err)
 	teacher *t = calloc(1, sizeof *t);
 	if (!t)
 		return wn_fail(err, WN_NOMEM, "no memory for a teacher");
-	*t = (teacher){.o = *o, .shape = shape, .stacks = {&shape->vision, &shape->qformer, &shape->text},
+	*t = (teacher){.o = *o, .shape = shape,
 		       .max_len = transfer_longest_prompt(o->set) + o->trie->tail_len,
 		       .logits_count = (1 + (size_t)o->trie->tail_len) * (size_t)shape->vocab_size};
 	const int most = o->micro_batch > TEACHER_FILL_BATCH ? o->micro_batch : TEACHER_FILL_BATCH;

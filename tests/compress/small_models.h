@@ -130,11 +130,7 @@ static inline double difference(const float *a, const float *b, size_t count)
 
 static inline component each(int c) { return (component)c; }
 
-static inline stack_config *stack_at(blip2_config *c, int which)
-{
-	stack_config *stacks[] = {&c->vision, &c->qformer, &c->text};
-	return stacks[which];
-}
+static inline stack_config *stack_at(blip2_config *c, int which) { return shape_stack_in(c, each(which)); }
 
 /* A smaller shape: every number somewhere between 1 and what it is. */
 static inline blip2_config random_target(rng *r, const blip2_config *from)

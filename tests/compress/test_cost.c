@@ -9,17 +9,16 @@
 static blip2_config random_shape(rng *r)
 {
 	blip2_config c = teacher();
-	stack_config *s[] = {&c.vision, &c.qformer, &c.text};
 	c.qkv_bias = rng_below(r, 2);
 	c.num_query_tokens = 1 + (int)rng_below(r, 9);
 	c.vocab_size = 8 + (int)rng_below(r, 90);
 	c.patch_size = rng_below(r, 2) ? 7 : 14;
-	for (int i = 0; i < 3; i++) {
-		const activation a = s[i]->activation;
-		*s[i] = stack(1 + (int)rng_below(r, 40), 1 + (int)rng_below(r, 4), 1, 1, 1, a);
-		for (int b = 0; b < s[i]->num_hidden_layers; b++)
-			s[i]->blocks[b] = (block_widths){.num_heads = 1 + (int)rng_below(r, 4), .head_dim = 1 + (int)rng_below(r, 9),
-			                                 .ffn_dim = 1 + (int)rng_below(r, 50)};
+	for (int i = 0; i < NUM_COMPONENTS; i++) {
+		stack_config *s = shape_stack_in(&c, (component)i);
+		*s = stack(1 + (int)rng_below(r, 40), 1 + (int)rng_below(r, 4), 1, 1, 1, s->activation);
+		for (int b = 0; b < s->num_hidden_layers; b++)
+			s->blocks[b] = (block_widths){.num_heads = 1 + (int)rng_below(r, 4), .head_dim = 1 + (int)rng_below(r, 9),
+			                              .ffn_dim = 1 + (int)rng_below(r, 50)};
 	}
 	set_cross(&c.qformer, 1 + (int)rng_below(r, 2), 1 + (int)rng_below(r, 3), 1 + (int)rng_below(r, 9));
 	return c;

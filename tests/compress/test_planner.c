@@ -630,10 +630,11 @@ static void far_targets_are_out_of_reach(void **state)
 static double by_tiles(const blip2_config *c)
 {
 	blip2_config up = *c;
-	stack_config *s[] = {&up.vision, &up.qformer, &up.text};
-	for (int i = 0; i < NUM_COMPONENTS; i++)
-		for (int b = 0; b < s[i]->num_hidden_layers; b++)
-			s[i]->blocks[b].ffn_dim = (s[i]->blocks[b].ffn_dim + 63) / 64 * 64;
+	for (int i = 0; i < NUM_COMPONENTS; i++) {
+		stack_config *s = shape_stack_in(&up, (component)i);
+		for (int b = 0; b < s->num_hidden_layers; b++)
+			s->blocks[b].ffn_dim = (s->blocks[b].ffn_dim + 63) / 64 * 64;
+	}
 	return by_work(&up);
 }
 static double as_tiles(const machine *m, const blip2_config *c) { return by_tiles(c); }

@@ -179,11 +179,10 @@ static void activations_by_hand(void **state)
 {
 	blip2_config c = {.image_size = 4, .patch_size = 4, .qkv_bias = true, .num_query_tokens = 2, .cross_attention_frequency = 1,
 	                  .vocab_size = 8, .max_position_embeddings = 16, .bos_token_id = 2, .eos_token_id = 2, .pad_token_id = 1};
-	stack_config *stacks[] = {&c.vision, &c.qformer, &c.text};
-	for (int i = 0; i < 3; i++) {
-		*stacks[i] = (stack_config){
+	for (int i = 0; i < NUM_COMPONENTS; i++) {
+		*stack_at(&c, i) = (stack_config){
 		        .hidden_size = 2, .num_hidden_layers = 1, .layer_norm_eps = 1e-5f, .activation = ACTIVATION_RELU};
-		stacks[i]->blocks[0] = (block_widths){.num_heads = 1, .head_dim = 2, .ffn_dim = 3};
+		stack_at(&c, i)->blocks[0] = (block_widths){.num_heads = 1, .head_dim = 2, .ffn_dim = 3};
 	}
 	c.text.num_hidden_layers = 2;
 	c.text.blocks[1] = c.text.blocks[0];

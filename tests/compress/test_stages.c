@@ -117,7 +117,7 @@ static blip2_config student(void)
 	blip2_config c = teacher();
 	c.vision = stack(96, 3, 2, 48, 192, ACTIVATION_GELU);
 	c.qformer = stack(96, 1, 2, 48, 192, ACTIVATION_GELU);
-	c.text = stack(128, 2, 2, 64, 256, ACTIVATION_GELU);
+	c.text = stack(128, 2, 2, 64, 256, ACTIVATION_RELU);
 	c.num_query_tokens = 8;
 	set_cross(&c.qformer, 1, 2, 48);
 	return c;
@@ -246,9 +246,8 @@ static void cross_attention_follows_the_blocks(void **state)
 
 static int *number(blip2_config *c, int i)
 {
-	stack_config *s[] = {&c->vision, &c->qformer, &c->text};
-	int *all[] = {&s[i % 3]->num_hidden_layers, &s[i % 3]->hidden_size, &s[i % 3]->blocks[0].ffn_dim, &s[i % 3]->blocks[0].num_heads,
-	              &s[i % 3]->blocks[0].head_dim};
+	stack_config *s = shape_stack_in(c, (component)(i % 3));
+	int *all[] = {&s->num_hidden_layers, &s->hidden_size, &s->blocks[0].ffn_dim, &s->blocks[0].num_heads, &s->blocks[0].head_dim};
 	return i < 15 ? all[i / 3] : &c->num_query_tokens;
 }
 
@@ -260,10 +259,10 @@ static void random_paths_go_down_and_arrive(void **state)
 		blip2_config from = teacher(), to = teacher(), before;
 		stage stages[8];
 		int count, n = 1 + (int)rng_below(&r, 7);
-		for (int c = 0; c < 3; c++) {
-			stack_config *s[] = {&to.vision, &to.qformer, &to.text};
-			*s[c] = stack(1 + (int)rng_below(&r, (uint64_t)s[c]->hidden_size), 1 + (int)rng_below(&r, (uint64_t)s[c]->num_hidden_layers),
-			              1 + (int)rng_below(&r, 3), 1 + (int)rng_below(&r, 64), 1 + (int)rng_below(&r, 768), ACTIVATION_GELU);
+		for (int c = 0; c < NUM_COMPONENTS; c++) {
+			stack_config *s = shape_stack_in(&to, (component)c);
+			*s = stack(1 + (int)rng_below(&r, (uint64_t)s->hidden_size), 1 + (int)rng_below(&r, (uint64_t)s->num_hidden_layers),
+			           1 + (int)rng_below(&r, 3), 1 + (int)rng_below(&r, 64), 1 + (int)rng_below(&r, 768), s->activation);
 		}
 		set_cross(&to.qformer, 1, to.qformer.blocks[0].num_heads, to.qformer.blocks[0].head_dim);
 		to.num_query_tokens = 1 + (int)rng_below(&r, 16);
@@ -316,6 +315,7 @@ static void impossible_paths_are_named(void **state)
 		{WN_INVALID, 11, all, 0, "multiple: found 0"},
 		{WN_INVALID, 11, long_, 16, "stages: found 57 iterations in stage 2, expected 1 to 256"},
 		{WN_INVALID, 12, all, 16, "text.hidden_size: found 0"},
+		{WN_INVALID, 13, all, 16, "text.activation: found 1, expected the source's 2"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		blip2_config from = teacher(), to = teacher();
@@ -334,6 +334,7 @@ static void impossible_paths_are_named(void **state)
 		case 9: from.vision.blocks[3].ffn_dim = 700, to.vision.num_hidden_layers = 5; break;
 		case 10: to.vision = stack(192, 5, 4, 64, 768, ACTIVATION_GELU); break;
 		case 12: to.text.hidden_size = 0; break;
+		case 13: to.text.activation = ACTIVATION_GELU; break;
 		}
 		assert_refused(cases[i].code, cases[i].message, stages_path(path, &count, &from, &to, stages, n, cases[i].multiple, err));
 		assert_int_equal(count, 0);
