@@ -49,7 +49,8 @@ static wn_code plan_target(compress_plan *p, const workspace *w, cost_model *cos
 	if (!rc)
 		rc = distiller_score(d, (importance_method)c->importance, c->importance_batches, &scores, err);
 	const plan_options o = {.kind = (target_kind)(c->target_kind - 1), .target = c->target, .tolerance = c->target_tolerance,
-				.limits = limits_of(c, blip2_get_config(m)), .out = w->out};
+				.limits = limits_of(c, blip2_get_config(m)), .block_choice = (block_choice)c->block_choice,
+				.out = w->out};
 	if (!rc)
 		rc = plan_shape(&p->final, blip2_get_config(m), &scores, cost, &o, err);
 	distiller_close(&d);

@@ -66,67 +66,21 @@ static wn_code check_scores(const structure_scores *s, wn_error *err)
 
 /* ---- blocks ---- */
 
-static bool has_cross(const structure_scores *s, component which, int block)
+static wn_code choose_blocks(keep *k, const structure_scores *s, component which, block_choice choice, wn_error *err)
 {
-	return shape_stack(&s->shape, which)->blocks[block].cross_num_heads > 0;
-}
-
-/* The block to drop next; never the last one with cross-attention. There are two at least, so that there is one. */
-static int next_victim(const structure_scores *s, component which, const bool *kept, block_choice choice)
-{
-	const int count = shape_stack(&s->shape, which)->num_hidden_layers;
-	int crossing = 0, victim = -1;
-	for (int i = 0; i < count; i++)
-		crossing += kept[i] && has_cross(s, which, i);
-	for (int i = 0; i < count; i++) {
-		if (!kept[i] || (crossing == 1 && has_cross(s, which, i)))
-			continue;
-		if (victim < 0 || choice == BLOCKS_FROM_END || s->blocks[which][i].total <= s->blocks[which][victim].total)
-			victim = i;
-	}
-	return victim;
-}
-
-static void choose_blocks(keep *k, const structure_scores *s, component which, block_choice choice)
-{
-	const int count = shape_stack(&k->from, which)->num_hidden_layers, left = shape_stack(&k->to, which)->num_hidden_layers;
-	bool kept[MAX_BLOCKS];
-	for (int i = 0; i < count; i++)
-		kept[i] = true;
-	for (int n = count; n > left; n--)
-		kept[next_victim(s, which, kept, choice)] = false;
-	for (int i = 0, next = 0; i < count; i++)
-		if (kept[i])
-			k->blocks[which][next++].source = i;
-}
-
-static int smaller(int a, int b) { return a < b ? a : b; }
-
-/* Gives the kept Q-Former blocks the cross-attention of their sources, cut to the target's widths. */
-static wn_code set_cross(keep *k, wn_error *err)
-{
-	stack_config *to = &k->to.qformer;
-	int heads = 0, dim = 0, crossing = 0;
-	for (int i = 0; i < to->num_hidden_layers; i++) {
-		heads = to->blocks[i].cross_num_heads > heads ? to->blocks[i].cross_num_heads : heads;
-		dim = to->blocks[i].cross_head_dim > dim ? to->blocks[i].cross_head_dim : dim;
-	}
-	for (int i = 0; i < to->num_hidden_layers; i++) {
-		block_widths *w = &to->blocks[i];
-		const block_widths *source = &k->from.qformer.blocks[k->blocks[COMPONENT_QFORMER][i].source];
-		if (!source->cross_num_heads)
-			w->cross_num_heads = w->cross_head_dim = 0;
-		else if (!w->cross_num_heads)
-			*w = (block_widths){w->num_heads, w->head_dim, smaller(heads, source->cross_num_heads),
-			                    smaller(dim, source->cross_head_dim), w->ffn_dim};
-		crossing += w->cross_num_heads > 0;
-	}
-	if (!crossing)
-		return wn_fail(err, WN_INVALID,
-		               "target shape: qformer: found no block with cross-attention, expected one at least");
-	const int frequency = hf_config_cross_frequency(&k->to);
-	if (frequency > 0)
-		k->to.cross_attention_frequency = frequency;
+	const cross_pattern from = cross_pattern_of(shape_stack(&k->from, which)), to = cross_pattern_of(shape_stack(&k->to, which));
+	double totals[MAX_BLOCKS];
+	int sources[MAX_BLOCKS], crossing = 0;
+	for (int i = 0; i < to.count; i++)
+		crossing += to.has[i];
+	if (which == COMPONENT_QFORMER && !crossing)
+		return wn_fail(err, WN_INVALID, "target shape: qformer: found no block with cross-attention, expected one at least");
+	for (int i = 0; i < from.count; i++)
+		totals[i] = s->blocks[which][i].total;
+	if (blocks_choose(sources, &from, &to, totals, choice, err))
+		return wn_fail_prefix(err, "target shape: %s", shape_stack_name(which));
+	for (int i = 0; i < to.count; i++)
+		k->blocks[which][i].source = sources[i];
 	return WN_OK;
 }
 
@@ -258,11 +212,8 @@ wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_confi
 	wn_code rc = check_numbers(&out->from, &out->to, err);
 	if (rc == WN_OK)
 		rc = check_scores(scores, err);
-	if (rc == WN_OK) {
-		for (int c = 0; c < NUM_COMPONENTS; c++)
-			choose_blocks(out, scores, (component)c, choice);
-		rc = set_cross(out, err);
-	}
+	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++)
+		rc = choose_blocks(out, scores, (component)c, choice, err);
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_config *f = shape_stack(&out->from, (component)c), *t = shape_stack(&out->to, (component)c);
 		for (int i = 0; i < t->num_hidden_layers && rc == WN_OK; i++)

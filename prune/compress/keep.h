@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "model/blip2.h"
+#include "prune/compress/block_choice.h"
 #include "prune/compress/scores.h"
 #include "prune/compress/teacher_map.h"
 
@@ -35,18 +36,11 @@ typedef struct keep {
 	int *memory;                 /* owns all of the above */
 } keep;
 
-typedef enum block_choice {
-	BLOCKS_BY_IMPORTANCE, /* the least important go */
-	BLOCKS_FROM_END,      /* the last go, as in the paper */
-} block_choice;
-
-/* The best-scored structures of `scores` that fit `to`; of equals the one with the lower index. *out is zeroed on failure.
- * WN_INVALID names the first number of `to` that is larger than the source's (or differs, where pruning cannot change it: image,
- * patch and vocabulary sizes, positions, qkv_bias, activations), or says that no kept Q-Former block could have cross-attention
- * (the last one with it is always kept), that the source has more queries than positions, or that a score is not finite.
- * Where the result has a Q-Former block with (or without) cross-attention is decided here: a kept block has it when the source
- * block has it, with `to`'s cross widths of that block, or where those are 0 with the largest that `to` has, but not above the
- * source's. */
+/* The best-scored structures of `scores` that fit `to`; of equals the one with the lower index. `to` is the result's shape to the
+ * last number: blocks are chosen that have cross-attention where it has (block_choice.h). *out is zeroed on failure. WN_INVALID
+ * names the first number of `to` that is larger than the source's (or differs, where pruning cannot change it: shape_check_fixed),
+ * shows a pattern of cross-attention that no blocks have, or says that the Q-Former would have none, that the source has more
+ * queries than positions, or that a score is not finite. */
 wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_config *to, block_choice choice, wn_error *err);
 void keep_close(keep *k);
 

@@ -16,7 +16,6 @@ typedef struct attention_loss {
 
 typedef struct block_loss {
 	double total, parts; /* the block's score; that of all its neurons and heads */
-	int rank;            /* in its stack: 0 goes first */
 	int ffn_dim;
 	double *ffn;         /* [ffn_dim + 1] sums */
 	attention_loss self, cross;
@@ -26,6 +25,7 @@ typedef struct stack_loss {
 	int blocks, hidden_size;
 	double *hidden;    /* [hidden_size + 1] sums */
 	block_loss *block; /* [blocks] */
+	bool *stays;       /* [blocks + 1][blocks]: row n: which do when n blocks are left */
 } stack_loss;
 
 struct plan_loss {
@@ -112,39 +112,34 @@ static bool lay_out_block(arena *a, block_loss *l, const block_widths *w, const 
 	return true;
 }
 
-/* The order in which blocks go (keep.c's): lowest score first, of equals the last one; but the last one with cross-attention
- * stays to the end. */
-static void rank_blocks(stack_loss *s)
+/* Chosen as keep_choose does, for every number of blocks that a plan may have. */
+static void choose_blocks(stack_loss *l, const stack_config *c, const block_scores *blocks, block_choice choice, bool loadable)
 {
-	int with_cross = 0;
-	for (int i = 0; i < s->blocks; i++) {
-		s->block[i].rank = s->blocks;
-		with_cross += s->block[i].cross.heads > 0;
-	}
-	for (int rank = 0; rank < s->blocks; rank++) {
-		int next = -1;
-		for (int i = 0; i < s->blocks; i++) {
-			const block_loss *b = &s->block[i];
-			const bool needed = b->cross.heads > 0 && with_cross == 1 && rank + 1 < s->blocks;
-			if (b->rank == s->blocks && !needed && (next < 0 || b->total <= s->block[next].total))
-				next = i;
-		}
-		s->block[next].rank = rank;
-		with_cross -= s->block[next].cross.heads > 0;
-	}
+	const cross_pattern from = cross_pattern_of(c);
+	cross_pattern to;
+	double totals[MAX_BLOCKS];
+	int sources[MAX_BLOCKS];
+	for (int i = 0; i < l->blocks; i++)
+		totals[i] = blocks[i].total;
+	for (int left = 1; left <= l->blocks; left++)
+		if (cross_pattern_plan(&to, &from, left, loadable) && !blocks_choose(sources, &from, &to, totals, choice, NULL))
+			for (int i = 0; i < left; i++)
+				l->stays[left * l->blocks + sources[i]] = true;
 }
 
 static bool lay_out_stack(arena *a, stack_loss *l, const stack_config *c, const double *hidden, const block_scores *blocks)
 {
+	const size_t flags = ((size_t)c->num_hidden_layers + 1) * (size_t)c->num_hidden_layers;
 	*l = (stack_loss){.blocks = c->num_hidden_layers, .hidden_size = c->hidden_size};
 	l->block = arena_alloc(a, (size_t)l->blocks * sizeof *l->block);
-	if (!l->block || !lay_out_sums(a, &l->hidden, hidden, c->hidden_size))
+	l->stays = arena_alloc(a, flags * sizeof *l->stays);
+	if (!l->block || !l->stays || !lay_out_sums(a, &l->hidden, hidden, c->hidden_size))
 		return false;
 	for (int i = 0; i < l->blocks; i++)
 		if (!lay_out_block(a, a->base ? &l->block[i] : NULL, &c->blocks[i], &blocks[i]))
 			return false;
 	if (a->base)
-		rank_blocks(l);
+		memset(l->stays, 0, flags * sizeof *l->stays);
 	return true;
 }
 
@@ -171,7 +166,7 @@ static wn_code check_scores(const structure_scores *s, wn_error *err)
 	return WN_OK;
 }
 
-wn_code plan_loss_open(plan_loss **out, const structure_scores *scores, wn_error *err)
+wn_code plan_loss_open(plan_loss **out, const structure_scores *scores, block_choice choice, bool loadable, wn_error *err)
 {
 	*out = NULL;
 	arena dry = {0};
@@ -185,6 +180,8 @@ wn_code plan_loss_open(plan_loss **out, const structure_scores *scores, wn_error
 	rc = arena_open(&l->memory, dry.peak, err);
 	if (!rc && !lay_out(l, &l->memory, scores))
 		rc = wn_fail(err, WN_INTERNAL, "sorted scores: the layout changed between measuring and filling");
+	for (int c = 0; c < NUM_COMPONENTS && !rc; c++)
+		choose_blocks(&l->stacks[c], shape_stack(&scores->shape, (component)c), scores->blocks[c], choice, loadable);
 	if (rc)
 		plan_loss_close(&l);
 	*out = l;
@@ -227,9 +224,10 @@ double plan_loss_of(const plan_loss *l, const plan_shape_widths *w)
 	double loss = l->queries[l->num_queries - w->queries];
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_loss *s = &l->stacks[c];
+		const bool *stays = s->stays + w->of[c].blocks * s->blocks;
 		loss += s->hidden[s->hidden_size - w->of[c].hidden];
 		for (int i = 0; i < s->blocks; i++)
-			loss += s->block[i].rank < s->blocks - w->of[c].blocks ? s->block[i].total : block_removed(&s->block[i], &w->of[c]);
+			loss += stays[i] ? block_removed(&s->block[i], &w->of[c]) : s->block[i].total;
 	}
 	return loss;
 }

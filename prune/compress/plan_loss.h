@@ -1,12 +1,14 @@
 /* plan_loss.h: how much importance a shape gives up: what the planner (planner.h) weighs against cost.
  *
- * The structures that a shape has no room for are the lowest-scored ones, chosen as keep.h chooses them: blocks first, then
- * inside the kept blocks neurons, heads, and dimensions of kept heads; hidden dimensions; queries. Every list is sorted once;
- * a shape's loss is a handful of look-ups of prefix sums, and a move's loss the difference of two shapes'. */
+ * The structures that a shape has no room for are those that keep.h would not keep: blocks first (block_choice.h, with the
+ * cross-attention that is planned for so many), then inside the kept blocks neurons, heads, and dimensions of kept heads; hidden
+ * dimensions; queries. Every list is sorted once, and which blocks stay is chosen once for every number of them; a shape's loss is
+ * a handful of look-ups of prefix sums, and a move's loss the difference of two shapes'. */
 #ifndef WINNOW_PRUNE_COMPRESS_PLAN_LOSS_H
 #define WINNOW_PRUNE_COMPRESS_PLAN_LOSS_H
 
 #include "base/error.h"
+#include "prune/compress/block_choice.h"
 #include "prune/compress/scores.h"
 
 /* A shape with the same widths in all blocks of a component. Cross-attention is as wide as self-attention, or as wide as the
@@ -22,11 +24,12 @@ typedef struct plan_shape_widths {
 
 typedef struct plan_loss plan_loss;
 
-/* WN_INVALID when a score is no finite number from 0. The scores are not needed afterwards. */
-wn_code plan_loss_open(plan_loss **out, const structure_scores *scores, wn_error *err);
+/* loadable: as cross_pattern_plan takes it. WN_INVALID when a score is no finite number from 0. The scores are not needed
+ * afterwards. */
+wn_code plan_loss_open(plan_loss **out, const structure_scores *scores, block_choice choice, bool loadable, wn_error *err);
 void plan_loss_close(plan_loss **l);
 
-/* Importance given up at these widths, none larger than the scored model's. What goes inside a block never counts for more than
+/* Importance given up at these widths, none larger than the scored model's, with numbers of blocks that a pattern was planned for. What goes inside a block never counts for more than
  * its share of the block's own score: where a method (activation, random) gives a block less than its parts together, the two
  * remain comparable. */
 double plan_loss_of(const plan_loss *l, const plan_shape_widths *w);

@@ -22,26 +22,32 @@ static block_widths common_of(const plan_space *p, int which)
 	return w;
 }
 
+/* Where so many blocks have cross-attention; false when the plan may not have so many. */
+static bool pattern_of(cross_pattern *out, const plan_space *p, int which, int blocks)
+{
+	const cross_pattern full = cross_pattern_of(shape_stack(p->teacher, (component)which));
+	return cross_pattern_plan(out, &full, blocks, p->limits->uniform_heads);
+}
+
 void plan_space_shape(blip2_config *out, const plan_space *p, const plan_shape_widths *w)
 {
 	*out = *p->teacher;
 	out->num_query_tokens = w->queries;
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const plan_widths *to = &w->of[c];
-		const stack_config *from = shape_stack(p->teacher, (component)c);
 		const block_widths full = common_of(p, c);
 		stack_config *s = shape_stack_in(out, (component)c);
-		bool has_cross = full.cross_num_heads == 0; /* or needs none */
+		cross_pattern cross;
+		pattern_of(&cross, p, c, to->blocks);
 		s->num_hidden_layers = to->blocks;
 		s->hidden_size = to->hidden;
 		memset(s->blocks, 0, sizeof s->blocks);
 		for (int i = 0; i < to->blocks; i++) {
 			block_widths *b = &s->blocks[i];
 			*b = (block_widths){.num_heads = to->heads, .head_dim = to->head_dim, .ffn_dim = to->ffn};
-			if (from->blocks[i].cross_num_heads || (!has_cross && i + 1 == to->blocks)) {
+			if (cross.has[i]) {
 				b->cross_num_heads = smaller(to->heads, full.cross_num_heads);
 				b->cross_head_dim = smaller(to->head_dim, full.cross_head_dim);
-				has_cross = true;
 			}
 		}
 	}
@@ -107,6 +113,16 @@ static bool step_hidden(const plan_space *p, int which, plan_widths *w)
 	return false;
 }
 
+/* The next number of blocks below *blocks that the limits and the pattern of cross-attention allow. */
+static bool step_blocks(const plan_space *p, int which, int *blocks)
+{
+	cross_pattern cross;
+	while (--*blocks >= larger(1, p->limits->min_blocks[which]))
+		if (pattern_of(&cross, p, which, *blocks))
+			return true;
+	return false;
+}
+
 bool plan_step_down(const plan_space *p, int which, move_kind kind, plan_shape_widths *to)
 {
 	const plan_limits *l = p->limits;
@@ -114,7 +130,7 @@ bool plan_step_down(const plan_space *p, int which, move_kind kind, plan_shape_w
 	int next;
 	switch (kind) {
 	case MOVE_BLOCKS:
-		return --w->blocks >= larger(1, l->min_blocks[which]);
+		return step_blocks(p, which, &w->blocks);
 	case MOVE_FFN:
 		return (w->ffn = next_width(w->ffn, p->full.of[which].ffn, l->multiple, l->min_ffn[which])) > 0;
 	case MOVE_HEADS:
@@ -209,7 +225,23 @@ plan_limits plan_limits_default(const blip2_config *teacher)
 	return l;
 }
 
-/* With uniform_heads, the largest widths below the teacher's whose heads make up the hidden width. */
+/* With uniform_heads, the largest number of blocks that a frequency has, and the largest widths below the teacher's whose heads
+ * make up the hidden width. */
+static wn_code set_start(plan_space *p, int which, wn_error *err)
+{
+	const plan_widths most = most_heads(p, which);
+	plan_widths *w = &p->start.of[which];
+	cross_pattern cross;
+	if (!pattern_of(&cross, p, which, w->blocks) && !step_blocks(p, which, &w->blocks))
+		return wn_fail(err, WN_INVALID,
+		               "%s: no number of blocks from %d down to the limit has the cross-attention of a cross_attention_frequency",
+		               shape_stack_name((component)which), p->full.of[which].blocks);
+	if (p->limits->uniform_heads && !fit_heads(&most, w->hidden, w) && !step_hidden(p, which, w))
+		return wn_fail(err, WN_INVALID, "%s: no hidden width from %d down to the limit is made up of its heads (%d of %d)",
+		               shape_stack_name((component)which), p->full.of[which].hidden, most.heads, most.head_dim);
+	return WN_OK;
+}
+
 wn_code plan_space_init(plan_space *out, const blip2_config *teacher, const plan_limits *limits, wn_error *err)
 {
 	*out = (plan_space){.teacher = teacher, .limits = limits, .full = {.queries = teacher->num_query_tokens}};
@@ -222,12 +254,8 @@ wn_code plan_space_init(plan_space *out, const blip2_config *teacher, const plan
 		out->full.of[c] = (plan_widths){s->num_hidden_layers, s->hidden_size, b.num_heads, b.head_dim, b.ffn_dim};
 	}
 	out->start = out->full;
-	for (int c = 0; c < NUM_COMPONENTS && limits->uniform_heads; c++) {
-		const plan_widths most = most_heads(out, c);
-		plan_widths *w = &out->start.of[c];
-		if (!fit_heads(&most, w->hidden, w) && !step_hidden(out, c, w))
-			return wn_fail(err, WN_INVALID, "%s: no hidden width from %d down to the limit is made up of its heads (%d of %d)",
-			               shape_stack_name((component)c), out->full.of[c].hidden, most.heads, most.head_dim);
-	}
-	return WN_OK;
+	wn_code rc = WN_OK;
+	for (int c = 0; c < NUM_COMPONENTS && !rc; c++)
+		rc = set_start(out, c, err);
+	return rc;
 }

@@ -18,11 +18,11 @@ typedef struct plan_space {
 	const blip2_config *teacher;
 	const plan_limits *limits;
 	plan_shape_widths full;  /* the teacher's */
-	plan_shape_widths start; /* the same, with the heads that uniform_heads wants */
+	plan_shape_widths start; /* the same, with the heads and the cross-attention that uniform_heads wants */
 } plan_space;
 
 /* Borrows both. WN_UNSUPPORTED names a component whose blocks differ in width, WN_INVALID one whose heads make up no hidden
- * width down to the limit. */
+ * width down to the limit, or whose blocks no cross_attention_frequency. */
 wn_code plan_space_init(plan_space *out, const blip2_config *teacher, const plan_limits *limits, wn_error *err);
 
 void plan_space_shape(blip2_config *out, const plan_space *p, const plan_shape_widths *w);

@@ -256,7 +256,7 @@ wn_code plan_shape(plan_result *out, const blip2_config *teacher, const structur
 	if (!rc)
 		rc = plan_space_init(&p.space, teacher, &o->limits, err);
 	if (!rc)
-		rc = plan_loss_open(&p.loss, scores, err);
+		rc = plan_loss_open(&p.loss, scores, o->block_choice, o->limits.uniform_heads, err);
 	if (rc)
 		return rc;
 	found.widths = p.space.start;

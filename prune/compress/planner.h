@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "prune/compress/block_choice.h"
 #include "prune/compress/cost.h"
 #include "prune/compress/scores.h"
 
@@ -35,7 +36,8 @@ typedef struct plan_limits {
 	int min_blocks[NUM_COMPONENTS], min_hidden[NUM_COMPONENTS], min_ffn[NUM_COMPONENTS], min_inner[NUM_COMPONENTS];
 	int min_queries;
 	int multiple;       /* of hidden and FFN widths: 8 or 16 */
-	bool uniform_heads; /* heads * head_dim == hidden_size at the end, as transformers needs */
+	bool uniform_heads; /* the end is loadable by transformers: heads * head_dim == hidden_size, and some cross_attention_frequency
+	                     * says which Q-Former blocks have cross-attention */
 } plan_limits;
 
 /* One block each, an eighth of the teacher's widths (at least 16), 2 queries; multiple 16, or 8 when a hidden width of the
@@ -47,6 +49,7 @@ typedef struct plan_options {
 	double target;      /* parameters, FLOPs or milliseconds */
 	double tolerance;   /* of a latency, e.g. 0.05 */
 	plan_limits limits;
+	block_choice block_choice; /* as keep_choose will be told */
 	FILE *out;          /* what is being done; NULL: silent */
 } plan_options;
 
@@ -59,7 +62,8 @@ typedef struct plan_result {
 
 /* WN_INVALID: out of reach: the message has the smallest cost that the limits allow. A teacher that is within the target already
  * is its own plan, with no moves. WN_UNSUPPORTED names a component of the teacher whose blocks differ in width. Where the
- * Q-Former loses blocks the shape has cross-attention where the teacher's first blocks have it, as on the way (stages.h). */
+ * Q-Former loses blocks the shape has cross-attention where the teacher's first blocks have it; with uniform_heads, and a teacher
+ * that is not loadable itself, as the smallest frequency has it for which there are blocks (block_choice.h). */
 wn_code plan_shape(plan_result *out, const blip2_config *teacher, const structure_scores *scores, cost_model *cost,
                    const plan_options *o, wn_error *err);
 

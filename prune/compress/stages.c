@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/shape.h"
+#include "prune/compress/block_choice.h"
 
 enum { BLOCKS, INNER, HIDDEN, QUERIES, NUM_KINDS }; /* bits of STAGE_… */
 #define MAX_STEPS 1000000000
@@ -178,20 +178,18 @@ static block_widths widths_at(const block_widths *from, const block_widths *to, 
 static void stack_at(stack_config *out, const stack_config *from, const stack_config *to, const progress p[NUM_KINDS], int multiple)
 {
 	const bool same_blocks = from->num_hidden_layers == to->num_hidden_layers;
+	const cross_pattern all = cross_pattern_of(from), left = cross_pattern_of(to);
 	block_widths from_any, to_any;
 	shape_common_widths(&from_any, from);
 	shape_common_widths(&to_any, to);
 	out->num_hidden_layers = count_at(from->num_hidden_layers, to->num_hidden_layers, p[BLOCKS]);
 	out->hidden_size = width_at(from->hidden_size, to->hidden_size, p[HIDDEN], multiple);
 	memset(out->blocks, 0, sizeof out->blocks);
-	bool cross = from_any.cross_num_heads == 0;
+	const cross_pattern cross = cross_pattern_between(&all, &left, out->num_hidden_layers);
 	for (int i = 0; i < out->num_hidden_layers; i++) {
-		const bool last = out->num_hidden_layers == to->num_hidden_layers;
 		const block_widths *a = same_blocks ? &from->blocks[i] : &from_any, *b = same_blocks ? &to->blocks[i] : &to_any;
 		out->blocks[i] = widths_at(a, b, p[INNER], multiple);
-		if ((last ? to : from)->blocks[i].cross_num_heads > 0)
-			cross = true;
-		else if (cross || i + 1 < out->num_hidden_layers) /* one block always sees the image, as keep_choose has it */
+		if (!cross.has[i])
 			out->blocks[i].cross_num_heads = out->blocks[i].cross_head_dim = 0;
 	}
 }
@@ -244,15 +242,20 @@ static wn_code check_widths(const block_widths *from, const block_widths *to, in
 	return rc;
 }
 
-/* Blocks go: all must be alike. */
+/* Blocks go: all must be alike, and those that are left have the cross-attention that the end has. */
 static wn_code check_blocks(const stack_config *from, const stack_config *to, int which, const progress *inner, wn_error *err)
 {
+	const cross_pattern all = cross_pattern_of(from), left = cross_pattern_of(to);
 	block_widths a, b;
+	int sources[MAX_BLOCKS];
 	if (!shape_common_widths(&a, from) || !shape_common_widths(&b, to))
 		return wn_fail(err, WN_UNSUPPORTED,
 			       "%s: blocks of different widths, expected one set of widths in a stack that loses blocks (%d to %d)",
 			       stack_name(which), from->num_hidden_layers, to->num_hidden_layers);
-	return check_widths(&a, &b, which, "", inner, err);
+	wn_code rc = check_widths(&a, &b, which, "", inner, err);
+	if (!rc && (rc = blocks_choose(sources, &all, &left, NULL, BLOCKS_FROM_END, err)))
+		wn_fail_prefix(err, "%s", stack_name(which));
+	return rc;
 }
 
 static wn_code check_stack(const stack_config *from, const stack_config *to, int which, const progress p[NUM_KINDS], wn_error *err)

@@ -53,9 +53,10 @@ void stage_name(const stage *s, bool dashes, char *buf, size_t size);
  * [MAX_ITERATIONS].
  *
  * A number that several stages may touch goes down over the iterations of all of them. Where a stack loses blocks, which ones
- * is chosen later (keep.h): a shape on the way lists the widths of as many as remain, with cross-attention where from's first
- * ones have it (from the last block on, where `to` has it). That needs one set of widths for all blocks of the stack, in from
- * and in to: WN_UNSUPPORTED otherwise. */
+ * is chosen later (keep.h): a shape on the way lists the widths of as many as remain, and where they have cross-attention: it can
+ * be had from the shape before, and the end's from it (block_choice.h; when one cross_attention_frequency says both ends it says
+ * every shape on the way). WN_INVALID shows an end's that cannot be had from the source's. Losing blocks needs one set of widths
+ * for all blocks of the stack, in from and in to: WN_UNSUPPORTED otherwise. */
 wn_code stages_path(iteration *out, int *count, const blip2_config *from, const blip2_config *to, const stage *stages, int num_stages,
                     int multiple, wn_error *err);
 

@@ -132,7 +132,23 @@ static inline component each(int c) { return (component)c; }
 
 static inline stack_config *stack_at(blip2_config *c, int which) { return shape_stack_in(c, each(which)); }
 
-/* A smaller shape: every number somewhere between 1 and what it is. */
+/* Which of `left` blocks have cross-attention, when they are some of s's: of the Q-Former's, one at least. */
+static inline void random_cross(rng *r, bool *cross, const stack_config *s, int left, bool needed)
+{
+	for (int crossing = 0; crossing == 0;) {
+		uint32_t order[MAX_BLOCKS];
+		bool stays[MAX_BLOCKS] = {false};
+		rng_permutation(r, order, (size_t)s->num_hidden_layers);
+		for (int i = 0; i < left; i++)
+			stays[order[i]] = true;
+		for (int i = 0, next = 0; i < s->num_hidden_layers; i++)
+			if (stays[i])
+				crossing += cross[next++] = s->blocks[i].cross_num_heads > 0;
+		crossing += !needed;
+	}
+}
+
+/* A smaller shape: every number somewhere between 1 and what it is, cross-attention in blocks that can be left. */
 static inline blip2_config random_target(rng *r, const blip2_config *from)
 {
 	blip2_config to = *from;
@@ -140,6 +156,7 @@ static inline blip2_config random_target(rng *r, const blip2_config *from)
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		stack_config *s = stack_at(&to, c);
 		block_widths least = s->blocks[0];
+		bool cross[MAX_BLOCKS];
 		int cross_heads = 64, cross_dim = 64;
 		for (int i = 0; i < s->num_hidden_layers; i++) { /* any block may be the one that stays */
 			const block_widths *w = &s->blocks[i];
@@ -152,13 +169,15 @@ static inline blip2_config random_target(rng *r, const blip2_config *from)
 				cross_dim = w->cross_head_dim;
 		}
 		s->hidden_size = between(r, 1, s->hidden_size);
-		s->num_hidden_layers = between(r, 1, s->num_hidden_layers);
+		const int left = between(r, 1, s->num_hidden_layers);
+		random_cross(r, cross, s, left, c == COMPONENT_QFORMER);
+		s->num_hidden_layers = left;
 		for (int i = 0; i < s->num_hidden_layers; i++)
 			s->blocks[i] = (block_widths){.num_heads = between(r, 1, least.num_heads),
 			                              .head_dim = between(r, 1, least.head_dim),
 			                              .ffn_dim = between(r, 1, least.ffn_dim)};
-		if (c == COMPONENT_QFORMER)
-			for (int i = 0; i < s->num_hidden_layers; i++)
+		for (int i = 0; i < s->num_hidden_layers; i++)
+			if (cross[i])
 				s->blocks[i].cross_num_heads = between(r, 1, cross_heads),
 				s->blocks[i].cross_head_dim = between(r, 1, cross_dim);
 	}
@@ -171,6 +190,7 @@ static inline void random_keep(rng *r, keep *k, const blip2_config *from, const 
 	assert_ok(structure_scores_open(&s, from, err));
 	structure_scores_random(&s, rng_next(r));
 	assert_ok(keep_choose(k, &s, to, BLOCKS_BY_IMPORTANCE, err));
+	assert_memory_equal(&k->to, to, sizeof *to);
 	structure_scores_close(&s);
 }
 

@@ -60,13 +60,16 @@ static void the_best_stay(void **state)
 		for (size_t i = 0; i < s.count; i++)
 			s.memory[i] = (double)rng_below(&r, 4);
 		assert_ok(keep_choose(&k, &s, &to, BLOCKS_FROM_END, err));
+		assert_memory_equal(&k.to, &to, sizeof to);
 		for (int x = 0; x < NUM_COMPONENTS; x++) {
-			const stack_config *left = shape_stack(&k.to, each(x));
-			assert_best(k.hidden[x], left->hidden_size, s.hidden[x], 0, shape_stack(&c, each(x))->hidden_size);
-			for (int i = 0; i < left->num_hidden_layers; i++) {
-				assert_int_equal(k.blocks[x][i].source, i);
-				assert_best(k.blocks[x][i].ffn, left->blocks[i].ffn_dim, s.blocks[x][i].ffn, 0,
-				            shape_stack(&c, each(x))->blocks[i].ffn_dim);
+			const stack_config *left = shape_stack(&k.to, each(x)), *full = shape_stack(&c, each(x));
+			assert_best(k.hidden[x], left->hidden_size, s.hidden[x], 0, full->hidden_size);
+			for (int i = 0, source = 0; i < left->num_hidden_layers; i++, source++) {
+				while (!full->blocks[source].cross_num_heads != !left->blocks[i].cross_num_heads)
+					source++; /* the first that will do */
+				assert_int_equal(k.blocks[x][i].source, source);
+				assert_best(k.blocks[x][i].ffn, left->blocks[i].ffn_dim, s.blocks[x][source].ffn, 0,
+				            full->blocks[source].ffn_dim);
 				assert_best_heads(&k, &s, x, i, false);
 				if (left->blocks[i].cross_num_heads)
 					assert_best_heads(&k, &s, x, i, true);
@@ -95,96 +98,77 @@ static blip2_config even_shape(void)
 	return c;
 }
 
-static void assert_sources(const keep *k, int x, int count, const int *want)
+static void assert_sources(const keep *k, int x, const int *want)
 {
-	assert_int_equal(shape_stack(&k->to, each(x))->num_hidden_layers, count);
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < shape_stack(&k->to, each(x))->num_hidden_layers; i++)
 		assert_int_equal(k->blocks[x][i].source, want[i]);
 }
 
-/* 2 blocks of 5 stay, with totals as given. */
-static void choose_two(keep *k, const double *totals, bool cross_in_source, block_choice choice)
+/* As many blocks of 5 stay as `pattern` has signs, in every stack; the Q-Former's have cross-attention where it has a plus. */
+static blip2_config cross_target(const char *pattern)
+{
+	blip2_config to = even_shape();
+	for (int x = 0; x < NUM_COMPONENTS; x++)
+		stack_at(&to, x)->num_hidden_layers = (int)strlen(pattern);
+	for (int i = 0; pattern[i]; i++) {
+		to.qformer.blocks[i].cross_num_heads = pattern[i] == '+' ? 1 : 0;
+		to.qformer.blocks[i].cross_head_dim = pattern[i] == '+' ? 3 : 0;
+	}
+	return to;
+}
+
+static wn_code choose_blocks(keep *k, const double *totals, const char *pattern, block_choice choice, wn_error *failure)
 {
 	structure_scores s;
-	blip2_config c = even_shape(), to;
-	if (cross_in_source) /* only the last block has it */
-		for (int i = 0; i < 4; i++)
-			c.qformer.blocks[i].cross_num_heads = c.qformer.blocks[i].cross_head_dim = 0;
-	to = c;
+	const blip2_config c = even_shape(), to = cross_target(pattern);
 	assert_ok(structure_scores_open(&s, &c, err));
-	for (int x = 0; x < NUM_COMPONENTS; x++) {
-		stack_at(&to, x)->num_hidden_layers = 2;
+	for (int x = 0; x < NUM_COMPONENTS; x++)
 		for (int i = 0; i < 5; i++)
 			s.blocks[x][i].total = totals[i];
-	}
-	to.qformer.blocks[0].cross_num_heads = to.qformer.blocks[1].cross_num_heads = 1;
-	to.qformer.blocks[0].cross_head_dim = to.qformer.blocks[1].cross_head_dim = 3;
-	assert_ok(keep_choose(k, &s, &to, choice, err));
+	wn_code rc = keep_choose(k, &s, &to, choice, failure);
+	if (!rc)
+		assert_memory_equal(&k->to, &to, sizeof to);
 	structure_scores_close(&s);
+	return rc;
 }
 
-static void one_block_with_cross_attention_stays(void **state)
+/* The source has cross-attention in blocks 0, 2, 4. The result has the planned shape, whatever the scores say. */
+static void planned_cross_attention_is_binding(void **state)
 {
+	static const struct {
+		double totals[5];
+		const char *pattern;
+		block_choice choice;
+		int qformer[3], others[3];
+	} cases[] = {
+		{{1, 5, 3, 5, 2}, "-+", BLOCKS_BY_IMPORTANCE, {1, 2}, {1, 3}}, /* 5 + 3; without a pattern 5 + 5 */
+		{{1, 5, 3, 5, 2}, "+-", BLOCKS_BY_IMPORTANCE, {2, 3}, {1, 3}},
+		{{1, 5, 3, 5, 2}, "++", BLOCKS_BY_IMPORTANCE, {2, 4}, {1, 3}},
+		{{4, 4, 4, 4, 4}, "+-", BLOCKS_BY_IMPORTANCE, {0, 1}, {0, 1}}, /* equal: the first */
+		{{4, 4, 4, 4, 4}, "-+-", BLOCKS_BY_IMPORTANCE, {1, 2, 3}, {0, 1, 2}},
+		{{1, 100, 2, 3, 0}, "+-", BLOCKS_BY_IMPORTANCE, {0, 1}, {1, 3}}, /* not 2 + 3, though block 0 is worth least but one */
+		{{0, 1, 7, 1, 8}, "+-+", BLOCKS_BY_IMPORTANCE, {2, 3, 4}, {1, 2, 4}},
+		{{0, 1, 7, 1, 8}, "+-", BLOCKS_FROM_END, {0, 1}, {0, 1}},
+		{{0, 1, 7, 1, 8}, "++", BLOCKS_FROM_END, {0, 2}, {0, 1}},
+		{{0, 1, 7, 1, 8}, "-+", BLOCKS_FROM_END, {1, 2}, {0, 1}},
+	};
 	keep k;
-	choose_two(&k, (const double[]){1, 5, 3, 5, 2}, false, BLOCKS_BY_IMPORTANCE);
-	assert_sources(&k, COMPONENT_VISION, 2, (const int[]){1, 3});
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){1, 2}); /* the best with, and the best other; 3 equals 1 */
-	assert_sources(&k, COMPONENT_TEXT, 2, (const int[]){1, 3});
-	assert_int_equal(k.to.qformer.blocks[0].cross_num_heads, 0);
-	assert_int_equal(k.to.qformer.blocks[0].cross_head_dim, 0);
-	assert_int_equal(k.to.qformer.blocks[1].cross_num_heads, 1);
-	assert_int_equal(k.to.qformer.blocks[1].cross_head_dim, 3);
-	assert_int_equal(hf_config_cross_frequency(&k.to), 0);
-	keep_close(&k);
-	choose_two(&k, (const double[]){4, 4, 4, 4, 4}, false, BLOCKS_BY_IMPORTANCE); /* equal: the first */
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){0, 1});
-	assert_int_equal(hf_config_cross_frequency(&k.to), 2);
-	keep_close(&k);
-	choose_two(&k, (const double[]){0, 1, 7, 1, 8}, false, BLOCKS_BY_IMPORTANCE); /* both with: every block has it */
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){2, 4});
-	assert_int_equal(k.to.cross_attention_frequency, 1);
-	keep_close(&k);
-	choose_two(&k, (const double[]){0, 1, 7, 1, 8}, false, BLOCKS_FROM_END);
-	assert_sources(&k, COMPONENT_TEXT, 2, (const int[]){0, 1});
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){0, 1});
-	keep_close(&k);
-	choose_two(&k, (const double[]){9, 9, 9, 9, 1}, true, BLOCKS_FROM_END);
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){0, 4});
-	assert_sources(&k, COMPONENT_VISION, 2, (const int[]){0, 1});
-	keep_close(&k);
-	choose_two(&k, (const double[]){6, 9, 9, 9, 1}, true, BLOCKS_BY_IMPORTANCE);
-	assert_sources(&k, COMPONENT_QFORMER, 2, (const int[]){1, 4});
-	keep_close(&k);
-}
-
-/* Where the target's own block says nothing of cross-attention, its widest says it. */
-static void cross_widths_follow_the_source(void **state)
-{
-	const blip2_config c = even_shape();
-	blip2_config to = c;
-	structure_scores s;
-	keep k;
-	assert_ok(structure_scores_open(&s, &c, err));
-	for (int i = 0; i < 5; i++)
-		s.blocks[COMPONENT_QFORMER][i].total = i;
-	to.qformer.num_hidden_layers = 3; /* 2, 3, 4 stay; the target has it in 0 and 2 as before */
-	to.qformer.blocks[0].cross_num_heads = 1;
-	assert_ok(keep_choose(&k, &s, &to, BLOCKS_BY_IMPORTANCE, err));
-	assert_sources(&k, COMPONENT_QFORMER, 3, (const int[]){2, 3, 4});
-	assert_int_equal(k.to.qformer.blocks[0].cross_num_heads, 1);
-	assert_int_equal(k.to.qformer.blocks[1].cross_num_heads, 0);
-	assert_int_equal(k.to.qformer.blocks[2].cross_num_heads, 2);
-	keep_close(&k);
-	to.qformer.num_hidden_layers = 4; /* 1, 2, 3, 4: with where the target has none, and the other way round */
-	assert_ok(keep_choose(&k, &s, &to, BLOCKS_BY_IMPORTANCE, err));
-	const int heads[] = {0, 2, 0, 2};
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(k.to.qformer.blocks[i].cross_num_heads, heads[i]);
-		assert_int_equal(k.to.qformer.blocks[i].cross_head_dim, heads[i] ? 4 : 0);
-		assert_true(!k.blocks[COMPONENT_QFORMER][i].cross.qk == !heads[i]);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		assert_ok(choose_blocks(&k, cases[i].totals, cases[i].pattern, cases[i].choice, err));
+		assert_sources(&k, COMPONENT_VISION, cases[i].others);
+		assert_sources(&k, COMPONENT_QFORMER, cases[i].qformer);
+		assert_sources(&k, COMPONENT_TEXT, cases[i].others);
+		for (int b = 0; cases[i].pattern[b]; b++)
+			assert_true(!k.blocks[COMPONENT_QFORMER][b].cross.qk == (cases[i].pattern[b] == '-'));
+		keep_close(&k);
 	}
-	keep_close(&k);
-	structure_scores_close(&s);
+	const double totals[5] = {0};
+	assert_refused(WN_INVALID,
+	               "target shape: qformer: cross-attention: found blocks +++-, expected what can be left of the source's +-+-+ (+: has it)",
+	               choose_blocks(&k, totals, "+++-", BLOCKS_BY_IMPORTANCE, err));
+	assert_refused(WN_INVALID, "target shape: qformer: found no block with cross-attention, expected one at least",
+	               choose_blocks(&k, totals, "--", BLOCKS_FROM_END, err));
+	assert_null(k.memory);
 }
 
 static void what_does_not_fit_is_refused(void **state)
@@ -209,7 +193,8 @@ static void what_does_not_fit_is_refused(void **state)
 	REFUSED(to.text.blocks[3].ffn_dim = 7, "text.blocks[3].ffn_dim: found 7, expected 1 to the source's 6");
 	REFUSED(to.text.blocks[2].num_heads = 3, "text.blocks[2].num_heads: found 3");
 	REFUSED(to.vision.blocks[0].head_dim = 5, "vision.blocks[0].head_dim: found 5");
-	REFUSED(to.vision.blocks[0].cross_num_heads = 1, "vision.blocks[0].cross_num_heads: found 1, expected 1 to the source's 0");
+	REFUSED(to.vision.blocks[0].cross_num_heads = 1, "target shape: vision: cross-attention: found blocks +----");
+	REFUSED(to.qformer.blocks[1].cross_num_heads = 1, "target shape: qformer: cross-attention: found blocks +++-+");
 	REFUSED(to.qformer.blocks[2].cross_num_heads = 3, "qformer.blocks[2].cross_num_heads: found 3");
 	REFUSED(to.qformer.blocks[2].cross_head_dim = 5, "qformer.blocks[2].cross_head_dim: found 5");
 	REFUSED(to.vocab_size = 7, "vocab_size: found 7, expected the source's 8");
@@ -278,7 +263,7 @@ static const json_t *at(const json_t *j, const char *a, const char *b, size_t i,
 static void json_says_what_stays(void **state)
 {
 	keep k;
-	choose_two(&k, (const double[]){1, 5, 3, 5, 2}, false, BLOCKS_BY_IMPORTANCE);
+	assert_ok(choose_blocks(&k, (const double[]){1, 5, 3, 5, 2}, "-+", BLOCKS_BY_IMPORTANCE, err));
 	json_t *j = keep_json(&k);
 	assert_non_null(j);
 	assert_int_equal(json_integer_value(at(j, "qformer", "blocks", 1, "source")), 2);
@@ -407,8 +392,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_best_stay),
-		cmocka_unit_test(one_block_with_cross_attention_stays),
-		cmocka_unit_test(cross_widths_follow_the_source),
+		cmocka_unit_test(planned_cross_attention_is_binding),
 		cmocka_unit_test(what_does_not_fit_is_refused),
 		cmocka_unit_test(lost_shares_by_hand),
 		cmocka_unit_test(json_says_what_stays),

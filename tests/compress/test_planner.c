@@ -3,6 +3,7 @@
 #include "tests/compress/shapes.h"
 
 #include "prune/compress/cost.h"
+#include "prune/compress/keep.h"
 #include "prune/compress/plan_loss.h"
 #include "prune/compress/plan_moves.h"
 #include "prune/compress/planner.h"
@@ -122,7 +123,7 @@ static void losses_are_sums_of_the_lowest(void **state)
 	plan_loss *l;
 	rng r = rng_open(2, 0, 0, 0);
 	scores_open(&s, &c, EQUAL, 3);
-	assert_ok(plan_loss_open(&l, &s, err));
+	assert_ok(plan_loss_open(&l, &s, BLOCKS_BY_IMPORTANCE, true, err));
 	for (int round = 0; round < 60; round++) {
 		plan_shape_widths w = {.queries = round ? 1 + (int)rng_below(&r, 16) : 16};
 		for (int i = 0; i < NUM_COMPONENTS; i++) {
@@ -140,7 +141,7 @@ static void losses_are_sums_of_the_lowest(void **state)
 	plan_loss_close(&l);
 	/* a block that is scored below its parts: they count for no more than it does */
 	s.blocks[COMPONENT_TEXT][1].total /= 100;
-	assert_ok(plan_loss_open(&l, &s, err));
+	assert_ok(plan_loss_open(&l, &s, BLOCKS_BY_IMPORTANCE, true, err));
 	plan_shape_widths half = {{{6, 192, 3, 64, 768}, {4, 192, 3, 64, 768}, {4, 256, 4, 64, 512}}, 16}, three = half;
 	double inside = 0;
 	for (int b = 0; b < 4; b++)
@@ -161,11 +162,65 @@ static void last_cross_attention_stays(void **state)
 	scores_open(&s, &c, EQUAL, 4);
 	s.blocks[COMPONENT_QFORMER][0].total = 1;
 	s.blocks[COMPONENT_QFORMER][1].total = 50;
-	assert_ok(plan_loss_open(&l, &s, err));
+	assert_ok(plan_loss_open(&l, &s, BLOCKS_BY_IMPORTANCE, true, err));
 	const plan_shape_widths one = {{{3, 24, 2, 12, 40}, {1, 16, 2, 8, 32}, {2, 20, 3, 5, 28}}, 3};
 	assert_close(plan_loss_of(l, &one), 50, 1e-9, "loss", 0);
 	plan_loss_close(&l);
 	structure_scores_close(&s);
+}
+
+/* Every second block of six has it, as in BLIP-2. What goes with a block is what keep_choose drops for the same shape. */
+static blip2_config alternating(void)
+{
+	blip2_config c = teacher();
+	c.qformer = stack(192, 6, 3, 64, 768, ACTIVATION_GELU);
+	set_cross(&c.qformer, 2, 3, 64);
+	c.cross_attention_frequency = 2;
+	return c;
+}
+
+static double dropped_blocks(const structure_scores *s, const blip2_config *to, block_choice choice)
+{
+	keep k;
+	double sum = 0;
+	assert_ok(keep_choose(&k, s, to, choice, err));
+	for (int c = 0; c < NUM_COMPONENTS; c++) {
+		for (int i = 0; i < shape_stack(&s->shape, (component)c)->num_hidden_layers; i++)
+			sum += s->blocks[c][i].total;
+		for (int i = 0; i < shape_stack(to, (component)c)->num_hidden_layers; i++)
+			sum -= s->blocks[c][k.blocks[c][i].source].total;
+	}
+	keep_close(&k);
+	return sum;
+}
+
+static void blocks_are_lost_as_they_are_kept(void **state)
+{
+	const blip2_config c = alternating();
+	for (int choice = BLOCKS_BY_IMPORTANCE; choice <= BLOCKS_FROM_END; choice++)
+		for (uint64_t seed = 0; seed < 5; seed++) {
+			structure_scores s;
+			plan_loss *l;
+			plan_limits limits = plan_limits_default(&c);
+			plan_space p;
+			double first = 0;
+			scores_open(&s, &c, EQUAL, seed);
+			assert_ok(plan_loss_open(&l, &s, (block_choice)choice, true, err));
+			assert_ok(plan_space_init(&p, &c, &limits, err));
+			for (plan_shape_widths w = p.start; plan_step_down(&p, COMPONENT_QFORMER, MOVE_BLOCKS, &w);) {
+				blip2_config to;
+				plan_space_shape(&to, &p, &w);
+				assert_true(hf_config_is_uniform(&to));
+				const double want = dropped_blocks(&s, &to, (block_choice)choice);
+				assert_close(plan_loss_of(l, &w), want, 1e-9 * want, "loss", (size_t)w.of[COMPONENT_QFORMER].blocks);
+				if (first == 0)
+					first = want;
+			}
+			/* five of six keep the pattern only without the last */
+			assert_close(first, s.blocks[COMPONENT_QFORMER][5].total, 1e-9 * first, "first", 0);
+			plan_loss_close(&l);
+			structure_scores_close(&s);
+		}
 }
 
 /* ---- where plans may go ---- */
@@ -201,6 +256,37 @@ static void ladders_go_down_and_up(void **state)
 	}
 }
 
+/* A teacher that transformers could not load (it was pruned before): the plan starts from what it could. */
+static void blocks_are_made_loadable(void **state)
+{
+	blip2_config full = alternating();
+	plan_limits l = plan_limits_default(&full);
+	plan_space p;
+	blip2_config shape;
+	full.qformer.blocks[0] = full.qformer.blocks[1]; /* --+-+- */
+	assert_ok(plan_space_init(&p, &full, &l, err));
+	assert_int_equal(p.start.of[COMPONENT_QFORMER].blocks, 4);
+	plan_space_shape(&shape, &p, &p.start);
+	assert_true(hf_config_is_uniform(&shape));
+	assert_int_equal(hf_config_cross_frequency(&shape), 2); /* +-+- */
+	plan_shape_widths w = p.start;
+	while (plan_step_down(&p, COMPONENT_QFORMER, MOVE_BLOCKS, &w)) {
+		plan_space_shape(&shape, &p, &w);
+		assert_true(hf_config_is_uniform(&shape));
+	}
+	l.min_blocks[COMPONENT_QFORMER] = 5;
+	assert_refused(WN_INVALID, "qformer: no number of blocks from 6 down to the limit has the cross-attention of a cross_attention_frequency",
+	               plan_space_init(&p, &full, &l, err));
+	l.uniform_heads = false; /* need not be loadable: as the first blocks have it */
+	assert_ok(plan_space_init(&p, &full, &l, err));
+	assert_int_equal(p.start.of[COMPONENT_QFORMER].blocks, 6);
+	w = p.start;
+	assert_true(plan_step_down(&p, COMPONENT_QFORMER, MOVE_BLOCKS, &w));
+	plan_space_shape(&shape, &p, &w);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(shape.qformer.blocks[i].cross_num_heads > 0, i == 2 || i == 4);
+}
+
 /* ---- planning by parameters and operations ---- */
 
 static plan_options by(target_kind kind, double target, const blip2_config *c)
@@ -225,15 +311,16 @@ static void assert_within_limits(const blip2_config *shape, const blip2_config *
 			assert_true(w->num_heads * w->head_dim >= l->min_inner[i]);
 			if (l->uniform_heads)
 				assert_int_equal(w->num_heads * w->head_dim, s->hidden_size);
-			assert_int_equal(w->cross_num_heads, i == COMPONENT_QFORMER ? w->num_heads : 0);
-			assert_int_equal(w->cross_head_dim, i == COMPONENT_QFORMER ? w->head_dim : 0);
+			const bool cross = f->blocks[b].cross_num_heads > 0; /* as the first blocks have it */
+			assert_int_equal(w->cross_num_heads, cross ? w->num_heads : 0);
+			assert_int_equal(w->cross_head_dim, cross ? w->head_dim : 0);
 		}
 	}
 }
 
-static void targets_are_met_within_the_limits(void **state)
+static void meet_targets(const blip2_config *teacher_shape)
 {
-	const blip2_config full = teacher();
+	const blip2_config full = *teacher_shape;
 	structure_scores s;
 	cost_model *cost = open_cost(64, 1, 0);
 	for (int uniform = 0; uniform < 2; uniform++)
@@ -260,6 +347,13 @@ static void targets_are_met_within_the_limits(void **state)
 			structure_scores_close(&s);
 		}
 	cost_close(&cost);
+}
+
+static void targets_are_met_within_the_limits(void **state)
+{
+	const blip2_config every = teacher(), second = alternating();
+	meet_targets(&every);
+	meet_targets(&second);
 }
 
 /* What is worth little goes, and what is worth much stays. */
@@ -292,6 +386,9 @@ static void worthless_structures_go_first(void **state)
 	assert_ok(plan_shape(&r, &full, &s, cost, &o, err));
 	assert_int_equal(r.shape.vision.num_hidden_layers, 4);
 	assert_int_equal(r.moves, 2);
+	o.block_choice = BLOCKS_FROM_END; /* but they are not the last, and only those may go */
+	assert_ok(plan_shape(&r, &full, &s, cost, &o, err));
+	assert_int_equal(r.shape.vision.num_hidden_layers, 6);
 	structure_scores_close(&s);
 	cost_close(&cost);
 }
@@ -663,7 +760,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(losses_are_sums_of_the_lowest),
 		cmocka_unit_test(last_cross_attention_stays),
+		cmocka_unit_test(blocks_are_lost_as_they_are_kept),
 		cmocka_unit_test(ladders_go_down_and_up),
+		cmocka_unit_test(blocks_are_made_loadable),
 		cmocka_unit_test(targets_are_met_within_the_limits),
 		cmocka_unit_test(worthless_structures_go_first),
 		cmocka_unit_test(nothing_is_given_up_beyond_the_target),

@@ -1,6 +1,7 @@
 /* Stages: their text, and the shapes on the way from the teacher's to the student's. */
 #include "tests/compress/shapes.h"
 
+#include "prune/compress/keep.h"
 #include "prune/compress/stages.h"
 #include "prune/rng.h"
 
@@ -211,37 +212,116 @@ static void blocks_keep_their_own_widths(void **state)
 	assert_int_equal(path[1].shape.vision.blocks[4].num_heads, 1);
 }
 
-/* Every second Q-Former block sees the image: so it stays on the way, and the end's own pattern comes with the end's count. */
-static void cross_attention_follows_the_blocks(void **state)
+static const char *signs(char buf[MAX_BLOCKS + 1], const stack_config *s)
+{
+	for (int i = 0; i < s->num_hidden_layers; i++)
+		buf[i] = s->blocks[i].cross_num_heads ? '+' : '-';
+	buf[s->num_hidden_layers] = '\0';
+	return buf;
+}
+
+/* A Q-Former of the teacher's widths with cross-attention where `pattern` has a plus. */
+static stack_config qformer_of(const char *pattern)
+{
+	stack_config s = stack(192, (int)strlen(pattern), 3, 64, 768, ACTIVATION_GELU);
+	for (int i = 0; pattern[i]; i++)
+		if (pattern[i] == '+')
+			s.blocks[i].cross_num_heads = 3, s.blocks[i].cross_head_dim = 64;
+	return s;
+}
+
+/* Where blocks see the image on the way: what the end needs stays, and of the others the first. */
+static void cross_attention_leads_to_the_end(void **state)
 {
 	static const char *const lines[] = {"blocks | iterations 3 | steps 1", "inner | iterations 2 | steps 1", NULL};
-	blip2_config from = teacher(), to;
-	from.qformer = stack(192, 6, 3, 64, 768, ACTIVATION_GELU);
-	set_cross(&from.qformer, 2, 3, 64);
-	to = from;
-	to.qformer = stack(192, 3, 3, 64, 384, ACTIVATION_GELU);
-	to.qformer.blocks[1].cross_num_heads = 3;
-	to.qformer.blocks[1].cross_head_dim = 64;
-	static const char *const expected[] = {"30303", "3030", "030", "030", "030"};
-	assert_int_equal(path_of(&from, &to, lines, 16), 5);
-	for (int i = 0; i < 5; i++) {
-		char pattern[8] = "";
-		for (int b = 0; b < path[i].shape.qformer.num_hidden_layers; b++)
-			pattern[b] = (char)('0' + path[i].shape.qformer.blocks[b].cross_num_heads);
-		assert_string_equal(pattern, expected[i]);
-		assert_int_equal(path[i].shape.qformer.blocks[0].cross_head_dim, expected[i][0] == '3' ? 64 : 0);
+	static const struct {
+		const char *from, *to, *on_the_way[2];
+	} cases[] = {
+		{"+-+-+-", "+-+", {"+-+-+", "+-+-"}},
+		{"+-+-+-", "-+-", {"+-+-+", "+-+-"}},
+		{"+-+-+-", "+++", {"+-+-+", "+-++"}}, /* no frequency has the last but one: the ends have not one in common */
+		{"+-+-+-+-+-+-", "+-+", {"+-+-+-+-+", "+-+-+-"}},
+		{"+--+--+--", "+--+", {"+--+--+", "+--+--"}},
+		{"---+", "+", {"--+", "-+"}}, /* a shape on the way sees the image */
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		blip2_config from = teacher(), to = teacher();
+		char found[MAX_BLOCKS + 1];
+		from.qformer = qformer_of(cases[i].from);
+		to.qformer = qformer_of(cases[i].to);
+		for (int b = 0; b < to.qformer.num_hidden_layers; b++) {
+			to.qformer.blocks[b].ffn_dim = 384;
+			if (to.qformer.blocks[b].cross_num_heads)
+				to.qformer.blocks[b].cross_num_heads = 2;
+		}
+		assert_int_equal(path_of(&from, &to, lines, 16), 5);
+		for (int p = 0; p < 5; p++) {
+			assert_string_equal(signs(found, &path[p].shape.qformer), p < 2 ? cases[i].on_the_way[p] : cases[i].to);
+			assert_int_equal(path[p].shape.qformer.blocks[0].cross_head_dim, found[0] == '+' ? 64 : 0);
+		}
+		assert_true(shape_same(&path[4].shape, &to));
 	}
-	/* the only one with cross-attention is the last: a shape on the way still sees the image */
-	from.qformer = stack(192, 4, 3, 64, 768, ACTIVATION_GELU);
-	from.qformer.blocks[3].cross_num_heads = 2;
-	from.qformer.blocks[3].cross_head_dim = 64;
-	to = from;
-	to.qformer.num_hidden_layers = 1;
-	to.qformer.blocks[0] = from.qformer.blocks[3];
-	assert_int_equal(path_of(&from, &to, lines, 16), 3);
-	assert_int_equal(path[0].shape.qformer.blocks[0].cross_num_heads, 0);
-	assert_int_equal(path[0].shape.qformer.blocks[2].cross_num_heads, 2);
-	assert_int_equal(path[2].shape.qformer.blocks[0].cross_num_heads, 2);
+}
+
+static blip2_config *with_qformer(blip2_config *c, const char *pattern)
+{
+	c->qformer = qformer_of(pattern);
+	return c;
+}
+
+static void impossible_cross_attention_is_shown(void **state)
+{
+	static const char *const lines[] = {"blocks+inner | iterations 2 | steps 1", NULL};
+	blip2_config from = teacher(), to = teacher();
+	stage stages[MAX_STAGES];
+	int count, n = parse_all(stages, lines);
+	assert_refused(WN_INVALID, "qformer: cross-attention: found blocks --+, expected what can be left of the source's +-+- (+: has it)",
+	               stages_path(path, &count, with_qformer(&from, "+-+-"), with_qformer(&to, "--+"), stages, n, 16, err));
+	assert_refused(WN_INVALID, "qformer.cross_num_heads: found 0, expected 1 to the source's 3",
+	               stages_path(path, &count, &from, with_qformer(&to, "--"), stages, n, 16, err));
+}
+
+/* What is planned is what comes: every iteration of a path can be chosen from the one before, whatever the scores, and every
+ * block that is kept has the cross-attention that the shape says. A loadable end is reached by loadable shapes. */
+static void every_step_can_be_taken(void **state)
+{
+	static const char *const lines[] = {"blocks+queries | iterations 4 | steps 1", "inner+hidden | iterations 2 | steps 1", NULL};
+	rng r = rng_open(8, 0, 0, 0);
+	for (int round = 0; round < 60; round++) {
+		blip2_config from = teacher(), to, before;
+		char pattern[16] = "";
+		const int blocks = 1 + (int)rng_below(&r, 12), frequency = 1 + (int)rng_below(&r, 4), by_frequency = (int)rng_below(&r, 2);
+		for (int i = 0; i < blocks; i++)
+			pattern[i] = (by_frequency ? i % frequency == 0 : i == 0 || rng_below(&r, 2)) ? '+' : '-';
+		from.qformer = qformer_of(pattern);
+		from.cross_attention_frequency = hf_config_cross_frequency(&from);
+		to = from;
+		to.vision.num_hidden_layers = 1 + (int)rng_below(&r, 6);
+		to.qformer.num_hidden_layers = 1 + (int)rng_below(&r, (uint64_t)blocks); /* the first ones: the first has it */
+		to.text.hidden_size = 128;
+		to.num_query_tokens = 1 + (int)rng_below(&r, 16);
+		for (int i = 0; i < to.text.num_hidden_layers; i++)
+			to.text.blocks[i].ffn_dim = 256;
+		const int count = path_of(&from, &to, lines, 16);
+		before = from;
+		for (int i = 0; i < count; i++) {
+			structure_scores s;
+			keep k;
+			assert_ok(structure_scores_open(&s, &before, err));
+			structure_scores_random(&s, rng_next(&r));
+			assert_ok(keep_choose(&k, &s, &path[i].shape, rng_below(&r, 2) ? BLOCKS_FROM_END : BLOCKS_BY_IMPORTANCE, err));
+			assert_true(shape_same(&k.to, &path[i].shape));
+			for (int b = 0; b < k.to.qformer.num_hidden_layers; b++)
+				assert_int_equal(before.qformer.blocks[k.blocks[COMPONENT_QFORMER][b].source].cross_num_heads > 0,
+				                 path[i].shape.qformer.blocks[b].cross_num_heads > 0);
+			if (by_frequency)
+				assert_true(hf_config_cross_frequency(&path[i].shape) > 0);
+			before = path[i].shape;
+			keep_close(&k);
+			structure_scores_close(&s);
+		}
+		assert_true(shape_same(&before, &to));
+	}
 }
 
 static int *number(blip2_config *c, int i)
@@ -351,7 +431,9 @@ int main(void)
 		cmocka_unit_test(one_shot_goes_there_at_once),
 		cmocka_unit_test(stages_share_a_number),
 		cmocka_unit_test(blocks_keep_their_own_widths),
-		cmocka_unit_test(cross_attention_follows_the_blocks),
+		cmocka_unit_test(cross_attention_leads_to_the_end),
+		cmocka_unit_test(impossible_cross_attention_is_shown),
+		cmocka_unit_test(every_step_can_be_taken),
 		cmocka_unit_test(random_paths_go_down_and_arrive),
 		cmocka_unit_test(impossible_paths_are_named),
 	};
