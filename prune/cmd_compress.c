@@ -6,6 +6,8 @@
 
 #include "model/omp_policy.h"
 #include "prune/commands.h"
+#include "prune/compress/compress_cost.h"
+#include "prune/compress/compress_plan_print.h"
 #include "prune/compress/compressor.h"
 #include "prune/options.h"
 #include "prune/run_command.h"
@@ -13,27 +15,27 @@
 typedef struct compress_job {
 	workspace_options workspace;
 	compressor_options compressor;
+	const run_line *line; /* how it was started */
 } compress_job;
 
 static wn_code plan_and_run(workspace *w, const compress_job *job, compress_plan *p, wn_error *err)
 {
-	const compress_config *c = w->config;
-	const cost_request request = {.text_len = c->request_tokens, .logit_rows = 1, .threads = c->threads};
-	cost_model *cost = NULL;
-	wn_code rc = cost_open(&cost, &request, err);
-	if (!rc)
-		rc = compress_plan_make(p, w, job->workspace.resume, cost, err);
+	compress_cost cost;
+	wn_code rc = compress_cost_open(&cost, w, err);
+	if (rc)
+		return rc;
+	rc = compress_plan_make(p, w, job->workspace.resume, cost.model, err);
 	if (!rc && !job->workspace.dry)
-		rc = compress_plan_save(p, w, cost, err);
+		rc = compress_plan_save(p, w, cost.model, err);
 	if (!rc)
-		rc = compress_plan_print(p, w, cost, stderr, err);
+		rc = compress_plan_print(p, w, cost.model, stderr, err);
 	if (!rc && !job->workspace.dry)
-		rc = compressor_run(w, p, cost, &job->compressor, err);
-	cost_close(&cost);
+		rc = compressor_run(w, p, cost.model, &job->compressor, err);
+	compress_cost_close(&cost);
 	return rc;
 }
 
-static int run(const command_info *info, const compress_config *c, const compress_job *job, const char *config_path)
+static int run(const command_info *info, const compress_config *c, const compress_job *job)
 {
 	wn_error err = {0};
 	workspace w;
@@ -44,10 +46,8 @@ static int run(const command_info *info, const compress_config *c, const compres
 		workspace_close(&w);
 	}
 	free(p);
-	if (rc == WN_CANCELLED) {
-		fprintf(stderr, "\n%s; continue with: winnow-prune compress --config %s --resume\n", err.message, config_path);
-		return EXIT_INTERRUPTED;
-	}
+	if (rc == WN_CANCELLED)
+		return run_interrupted(stderr, job->line, &err, !job->workspace.dry);
 	return rc ? command_fail(info, &err) : EXIT_DONE;
 }
 
@@ -63,7 +63,7 @@ int cmd_compress(int argc, char **argv)
 		{"set", OPTION_STRING, &set_help, "KEY=VALUE", "override one key of the configuration; may be repeated"},
 		{"resume", OPTION_FLAG, &resume, NULL, "continue from the run's last checkpoint, if there is one"},
 		{"max-steps", OPTION_INT, &max_steps, "N", "stop, resumable, after N steps in all", .min = 0, .max = 1e9},
-		{"dry-run", OPTION_FLAG, &dry, NULL, "print the plan: shapes, parameters, steps, time; only decoded images are written"},
+		{"dry-run", OPTION_FLAG, &dry, NULL, "print the plan: shapes, parameters, steps, time; only decoded training images are written"},
 		{"print-config", OPTION_FLAG, &print, NULL, "print every key with its default and meaning"},
 		{0}};
 	const command_info info = {"compress", "make a small, fast student from a teacher by pruning and distillation",
@@ -93,9 +93,11 @@ int cmd_compress(int argc, char **argv)
 		return command_fail(&info, &err);
 	if (c.threads)
 		omp_set_num_threads(c.threads);
+	const run_line line = {.command = "compress", .config_path = config_path, .sets = sets, .num_sets = num_sets};
 	const compress_job job = {.workspace = {.resume = resume, .dry = dry, .stop = catch_stop_signals(), .out = stderr},
-				  .compressor = {.resume = resume, .max_steps = max_steps}};
-	int rc = run(&info, &c, &job, config_path);
+				  .compressor = {.resume = resume, .max_steps = max_steps},
+				  .line = &line};
+	int rc = run(&info, &c, &job);
 	compress_config_free(&c);
 	return rc;
 }

@@ -50,7 +50,7 @@ static void print_summary(FILE *f, const train_run *r)
 }
 
 static int run(const command_info *info, const train_config *c, const train_run_options *ro, const trainer_options *to,
-	       const char *config_path)
+	       const run_line *line)
 {
 	wn_error err = {0};
 	train_run r;
@@ -61,10 +61,8 @@ static int run(const command_info *info, const train_config *c, const train_run_
 			rc = trainer_run(&r, to, &err);
 		train_run_close(&r);
 	}
-	if (rc == WN_CANCELLED) {
-		fprintf(stderr, "\n%s; continue with: winnow-prune train --config %s --resume\n", err.message, config_path);
-		return EXIT_INTERRUPTED;
-	}
+	if (rc == WN_CANCELLED)
+		return run_interrupted(stderr, line, &err, !ro->dry);
 	return rc ? command_fail(info, &err) : EXIT_DONE;
 }
 
@@ -112,7 +110,8 @@ int cmd_train(int argc, char **argv)
 		omp_set_num_threads(c.threads);
 	train_run_options ro = {.resume = resume, .dry = dry, .stop = catch_stop_signals(), .out = stderr};
 	trainer_options to = {.resume = resume, .max_steps = max_steps, .reducer = {.ranks = 1}};
-	int rc = run(&info, &c, &ro, &to, config_path);
+	const run_line line = {.command = "train", .config_path = config_path, .sets = sets, .num_sets = num_sets};
+	int rc = run(&info, &c, &ro, &to, &line);
 	train_config_free(&c);
 	return rc;
 }

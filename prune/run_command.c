@@ -23,6 +23,39 @@ volatile sig_atomic_t *catch_stop_signals(void)
 	return &stop_requested;
 }
 
+/* As one word of a POSIX shell. */
+static void print_word(FILE *f, const char *word)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=./:,@%";
+	if (*word && strspn(word, plain) == strlen(word)) {
+		fputs(word, f);
+		return;
+	}
+	fputc('\'', f);
+	for (; *word; word++)
+		if (*word == '\'')
+			fputs("'\\''", f);
+		else
+			fputc(*word, f);
+	fputc('\'', f);
+}
+
+int run_interrupted(FILE *f, const run_line *line, const wn_error *why, bool resumable)
+{
+	fprintf(f, "\n%s", why->message);
+	if (resumable) {
+		fprintf(f, "; continue with: winnow-prune %s --config ", line->command);
+		print_word(f, line->config_path);
+		for (int i = 0; i < line->num_sets; i++) {
+			fputs(" --set ", f);
+			print_word(f, line->sets[i]);
+		}
+		fputs(" --resume", f);
+	}
+	fputc('\n', f);
+	return EXIT_INTERRUPTED;
+}
+
 int take_sets(int *argc, char **argv, const char **sets)
 {
 	int kept = 0, n = 0;

@@ -66,7 +66,7 @@ wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
 		return wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
 	if (flock(*fd, LOCK_EX | LOCK_NB)) {
 		close(*fd);
-		return wn_fail(err, WN_IO, "%s: another process is training in this directory", dir);
+		return wn_fail(err, WN_IO, "%s: another process is working in this directory", dir);
 	}
 	sweep(dir);
 	return WN_OK;
@@ -78,8 +78,6 @@ static wn_code check_same_run(const char *path, const json_t *identity, wn_error
 	size_t len = 0;
 	const char *key;
 	json_t *value;
-	if (access(path, F_OK))
-		return WN_OK;
 	wn_code rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err);
 	if (rc)
 		return rc;
@@ -110,9 +108,10 @@ wn_code run_dir_write_manifest(const char *dir, const char *command, const json_
 		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
 	else
 		digest_memory(digest, id_text, strlen(id_text));
-	if (!rc && !dry && check)
+	const bool goes_on = check && !dry && access(path, F_OK) == 0; /* the file then says how it began */
+	if (!rc && goes_on)
 		rc = check_same_run(path, identity, err);
-	if (!rc && !dry)
+	if (!rc && !dry && !goes_on)
 		rc = file_write_atomic(path, text, strlen(text), err);
 	free(text);
 	free(id_text);

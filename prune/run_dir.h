@@ -1,7 +1,8 @@
 /* run_dir.h: what every run directory has in common: its paths, its lock, and the manifest that says which run it is.
  *
  * manifest.json holds {"format": 1, "winnow": version, "identity": {…}, "config": YAML, …}. A resumed run must be the run
- * that was interrupted: its identity (digests of model, data and tokenizer, seed) has to be the same, its configuration need not. */
+ * that was interrupted: its identity (digests of model, data and tokenizer, seed) has to be the same, its configuration need not
+ * (run_changes.h): the manifest keeps the one it began with. */
 #ifndef WINNOW_PRUNE_RUN_DIR_H
 #define WINNOW_PRUNE_RUN_DIR_H
 
@@ -22,7 +23,7 @@ wn_code run_dir_make(const char *path, wn_error *err);
 wn_code run_dir_lock(const char *dir, int *fd, wn_error *err);
 
 /* Writes DIR/manifest.json from `identity` and the resolved configuration's text; `command` may be NULL (a training run).
- * check: an existing one must have the same identity (WN_INVALID names the key). dry: nothing is read or written.
+ * check: an existing one must have the same identity (WN_INVALID names the key), and stays as it is. dry: nothing is read or written.
  * digest gets the identity's. */
 wn_code run_dir_write_manifest(const char *dir, const char *command, const json_t *identity, const char *config, bool check, bool dry,
 			       char digest[DIGEST_SIZE], wn_error *err);

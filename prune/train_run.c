@@ -14,6 +14,8 @@
 #include "model/checkpoint.h"
 #include "model/classifier.h"
 #include "model/prompt.h"
+#include "prune/memory_check.h"
+#include "prune/run_changes.h"
 #include "prune/run_dir.h"
 #include "prune/train_state.h"
 
@@ -208,18 +210,6 @@ static wn_code open_tokenizer(train_run *r, bool resume, wn_error *err)
 
 /* ---- model ---- */
 
-/* Weights, gradients and AdamW's two moments, before they are touched: the kernel's answer to too much is to kill. */
-static wn_code check_memory(const blip2 *m, wn_error *err)
-{
-	const double need = 4.0 * sizeof(float) * (double)blip2_weights_count(m);
-	const double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-	if (need > have)
-		return wn_fail(err, WN_TOO_LARGE,
-			       "model: %.1f M parameters take %.1f GB with their gradients and moments, this machine has %.1f GB",
-			       (double)blip2_weights_count(m) * 1e-6, need * 1e-9, have * 1e-9);
-	return WN_OK;
-}
-
 static wn_code model_from_scratch(train_run *r, wn_error *err)
 {
 	blip2_config bc;
@@ -228,7 +218,7 @@ static wn_code model_from_scratch(train_run *r, wn_error *err)
 	if (!rc)
 		rc = blip2_create(&r->model, &bc, err);
 	if (!rc)
-		rc = check_memory(r->model, err);
+		rc = memory_check("model", blip2_weights_count(r->model), MEMORY_OF_STEPS, 0, err);
 	if (rc)
 		return rc;
 	blip2_init_weights(r->model, (uint64_t)r->config->seed);
@@ -304,6 +294,8 @@ static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error
 	char digest[DIGEST_SIZE] = "";
 	wn_code rc = o->dry ? WN_OK : digest_file(digest, r->tokenizer_path, err);
 	if (rc)
+		return rc;
+	if (o->resume && (rc = run_changes(&r->changed, &TRAIN_CONFIG_SCHEMA, r->config, r->config->run_dir, NULL, err)))
 		return rc;
 	char *config = train_config_text(r->config);
 	json_t *id = identity_json(r, digest);
@@ -388,6 +380,7 @@ void train_run_close(train_run *r)
 	blip2_close(&r->model);
 	manifest_close(&r->manifest);
 	free(r->tokenizer_path);
+	json_decref(r->changed);
 	if (r->lock_fd_plus_1)
 		close(r->lock_fd_plus_1 - 1);
 	*r = (train_run){0};

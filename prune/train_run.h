@@ -1,6 +1,6 @@
 /* train_run.h: everything a training run works on, made ready: directories, data, tokenizer, model.
  *
- * RUN/ manifest.json   what this run is: resolved configuration, seed, digests of data and tokenizer, version
+ * RUN/ manifest.json   what this run is: the configuration it began with, seed, digests of data and tokenizer, version
  *      tokenizer.json  the tokenizer in use (trained here, or a copy)
  *      cache/          decoded images (or data.cache)
  *      log.jsonl       one line a step (train_log.h)
@@ -34,6 +34,7 @@ typedef struct train_run {
 	image_processor image_processor;
 	split_data train[NUM_TASKS], validation[NUM_TASKS];
 	char identity[DIGEST_SIZE];         /* of shapes, tokenizer, data, seed: equal when a resume continues the same run */
+	json_t *changed;                    /* what a resumed run is told otherwise (run_changes.h); NULL: nothing */
 	int max_len;                        /* text tokens that fit beside the queries */
 } train_run;
 

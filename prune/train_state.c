@@ -98,10 +98,11 @@ static void remove_old(const char *dir)
 
 static json_t *position_to_json(const train_position *p)
 {
-	return json_pack("{s:i, s:i, s:I, s:I, s:b, s:f, s:f, s:I, s:I, s:b, s:i, s:f, s:s}", "format", 1, "phase", p->phase, "phase_step",
+	return json_pack("{s:i, s:i, s:I, s:I, s:b, s:f, s:f, s:I, s:I, s:b, s:i, s:f, s:f, s:s}", "format", 1, "phase", p->phase, "phase_step",
 			 (json_int_t)p->phase_step, "step", (json_int_t)p->step, "has_best", (int)p->has_best, "best_metric",
 			 p->best_metric, "best_loss", p->best_loss, "best_step", (json_int_t)p->best_step, "log_bytes",
-			 (json_int_t)p->log_bytes, "eval_pending", (int)p->eval_pending, "skipped_in_a_row", p->skipped_in_a_row, "smooth_loss", p->smooth_loss, "identity",
+			 (json_int_t)p->log_bytes, "eval_pending", (int)p->eval_pending, "skipped_in_a_row", p->skipped_in_a_row, "smooth_loss", p->smooth_loss, "phase_seconds",
+			 p->phase_seconds, "identity",
 			 p->identity);
 }
 
@@ -184,12 +185,14 @@ static wn_code read_json(const char *path, train_position *p, int64_t *opt_step,
 	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
 	free(text);
 	json_int_t phase_step, step, best_step, log_bytes, adamw_step;
+	p->phase_seconds = 0;
 	int format, has_best, eval_pending;
 	const char *identity;
-	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:i, s:I, s:I, s:b, s:F, s:F, s:I, s:I, s:b, s:i, s:F, s:s, s:I}", "format", &format,
+	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:i, s:I, s:I, s:b, s:F, s:F, s:I, s:I, s:b, s:i, s:F, s?F, s:s, s:I}", "format", &format,
 				 "phase", &p->phase, "phase_step", &phase_step, "step", &step, "has_best", &has_best, "best_metric",
 				 &p->best_metric, "best_loss", &p->best_loss, "best_step", &best_step, "log_bytes", &log_bytes,
-				 "eval_pending", &eval_pending, "skipped_in_a_row", &p->skipped_in_a_row, "smooth_loss", &p->smooth_loss, "identity", &identity,
+				 "eval_pending", &eval_pending, "skipped_in_a_row", &p->skipped_in_a_row, "smooth_loss", &p->smooth_loss, "phase_seconds",
+				 &p->phase_seconds, "identity", &identity,
 				 "adamw_step", &adamw_step))
 		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
 	else if (format != 1)

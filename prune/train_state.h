@@ -26,6 +26,7 @@ typedef struct train_position {
 	bool eval_pending;     /* this step's validation was interrupted: it is the first thing to do */
 	int skipped_in_a_row;  /* steps without an update because the gradient was not finite */
 	double smooth_loss;    /* what the progress line shows */
+	double phase_seconds;  /* spent in the phase so far, by all processes; 0 in checkpoints that do not know */
 	char identity[72];     /* digest of what must not change between runs: shapes, tokenizer, data */
 } train_position;
 

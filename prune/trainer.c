@@ -14,6 +14,7 @@
 #include "prune/adamw_model.h"
 #include "prune/evaluate.h"
 #include "prune/progress.h"
+#include "prune/run_changes.h"
 #include "prune/sample_plan.h"
 #include "prune/rng.h"
 #include "prune/schedule.h"
@@ -496,7 +497,9 @@ static wn_code restore(trainer *t, wn_error *err)
 		fprintf(t->run->out, "no checkpoint in %s yet: starting from the beginning\n", c->run_dir);
 	}
 	wn_code rc = train_run_path(c, "log.jsonl", path, err);
-	return rc ? rc : train_log_open(&t->log, path, t->at.log_bytes, err);
+	if (!rc)
+		rc = train_log_open(&t->log, path, t->at.log_bytes, err);
+	return rc || !t->run->changed ? rc : train_log_write(&t->log, run_changes_event(t->run->changed), err);
 }
 
 /* The finished model in its delivery precision, from RUN/best or the weights at hand. */

@@ -12,6 +12,7 @@ static const char *const DTYPE_NAMES[] = {"f32", "f16", "bf16", NULL};
 static const char *const START_NAMES[] = {"pruned", "scratch", NULL};
 static const char *const CHOICE_NAMES[] = {"importance", "end", NULL}; /* block_choice */
 static const char *const TARGET_KINDS[] = {"none", "parameters", "flops", "latency_ms", NULL};
+static const char *const REQUEST_PRECISIONS[] = {"f32", "bf16", "int8", NULL};
 
 /* clang-format off */
 #define FINAL_KEYS(i, name) \
@@ -52,6 +53,8 @@ static const config_key KEYS[] = {
 	CONFIG_DOUBLE(compress_config, target, "target.value", "0", 0, 1e15, "parameters, FLOPs of a request, or milliseconds of a request on this machine"),
 	CONFIG_DOUBLE(compress_config, target_tolerance, "target.tolerance", "0.05", 0.001, 1, "of a latency"),
 	CONFIG_INT(compress_config, request_tokens, "target.request_tokens", "64", 1, 8192, "text tokens of the request that is costed"),
+	CONFIG_INT(compress_config, target_threads, "target.threads", "0", 0, 256, "that answer it; 0: as `threads`"),
+	CONFIG_ENUM(compress_config, target_precision, "target.precision", "f32", REQUEST_PRECISIONS, "that it is answered in; f32 only, for now"),
 	CONFIG_SECTION("limits", "the planner's"),
 	LIMIT_KEYS(COMPONENT_VISION, "vision"),
 	LIMIT_KEYS(COMPONENT_QFORMER, "qformer"),
@@ -102,6 +105,24 @@ static const config_key KEYS[] = {
 /* clang-format on */
 const config_schema COMPRESS_CONFIG_SCHEMA = CONFIG_SCHEMA(compress_config, KEYS);
 
+const char *const COMPRESS_FIXED_KEYS[] = {"final.", "limits.", "target.", "width_multiple", "stages", "distill.finish_steps",
+					   "importance.", "precision", NULL};
+
+/* The planner's shape and one by hand exclude each other. */
+static wn_code check_final(const compress_config *c, wn_error *err)
+{
+	for (size_t i = 0; c->target_kind && i < COMPRESS_CONFIG_SCHEMA.count; i++) {
+		const config_key *k = &KEYS[i];
+		if (k->type != CONFIG_TYPE_INT || strncmp(k->path, "final.", strlen("final.")) != 0)
+			continue;
+		const int found = *(const int *)(const void *)((const char *)c + k->offset);
+		if (found)
+			return wn_fail(err, WN_INVALID, "%s: found %d, expected nothing: with target.kind %s the planner chooses the shape", k->path,
+				       found, TARGET_KINDS[c->target_kind]);
+	}
+	return WN_OK;
+}
+
 static wn_code check(const compress_config *c, wn_error *err)
 {
 	stage s;
@@ -112,9 +133,14 @@ static wn_code check(const compress_config *c, wn_error *err)
 			return wn_fail_prefix(err, "stages");
 	if (c->stages.count == 0 && c->start == START_PRUNED)
 		return wn_fail(err, WN_INVALID, "stages: empty, expected at least one");
+	if (c->stages.count == 0 && c->finish_steps == 0)
+		return wn_fail(err, WN_INVALID, "distill.finish_steps: found 0, expected steps where there are no stages");
 	if (c->target_kind && c->target <= 0)
 		return wn_fail(err, WN_INVALID, "target.value: found %g, expected more than 0 for target.kind %s", c->target,
 			       TARGET_KINDS[c->target_kind]);
+	if (c->target_precision)
+		return wn_fail(err, WN_UNSUPPORTED, "target.precision: found %s, expected f32: requests are costed and timed in nothing else yet",
+			       REQUEST_PRECISIONS[c->target_precision]);
 	if (c->micro_batch > c->batch_size)
 		return wn_fail(err, WN_INVALID, "distill.micro_batch: found %d, expected at most distill.batch_size = %d", c->micro_batch,
 			       c->batch_size);
@@ -125,7 +151,7 @@ static wn_code check(const compress_config *c, wn_error *err)
 		return wn_fail(err, WN_INVALID, "loss: nll, kl, pair and relation are all 0: nothing says what to answer");
 	if (c->unlabelled > 0 && !*c->unlabelled_split)
 		return wn_fail(err, WN_INVALID, "data.unlabelled: found %lld, but data.unlabelled_split is empty", (long long)c->unlabelled);
-	return WN_OK;
+	return check_final(c, err);
 }
 
 wn_code compress_config_load(compress_config *out, const char *path, const char *const *sets, int num_sets, wn_error *err)

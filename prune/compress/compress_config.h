@@ -35,7 +35,7 @@ typedef struct compress_config {
 	/* the target: a number to reach, or a shape by hand */
 	int target_kind;   /* index into TARGET_KINDS: none, or 1 + target_kind of planner.h */
 	double target, target_tolerance;
-	int request_tokens;
+	int request_tokens, target_threads, target_precision;
 	plan_limits limits;
 	final_shape final[NUM_COMPONENTS];
 	int final_queries;
@@ -58,6 +58,8 @@ typedef struct compress_config {
 } compress_config;
 
 extern const config_schema COMPRESS_CONFIG_SCHEMA;
+/* What a resumed run may not change (prune/run_changes.h): its shapes follow from it, and which structures it keeps. */
+extern const char *const COMPRESS_FIXED_KEYS[];
 
 /* Loads the file, applies the overrides ("key=value"), and checks what one key cannot. */
 wn_code compress_config_load(compress_config *out, const char *path, const char *const *sets, int num_sets, wn_error *err);

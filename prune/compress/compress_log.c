@@ -18,3 +18,9 @@ json_t *eval_json(const metrics *m, const char *split, const manifest *labels)
 			 json_number(m->accuracy), "macro_f1", json_number(m->macro_f1), "ece", json_number(m->ece), "nll",
 			 json_number(m->nll), "classes", classes);
 }
+
+double eval_number(const json_t *eval, const char *key)
+{
+	const json_t *v = json_object_get(eval, key);
+	return json_is_number(v) ? json_number_value(v) : NAN;
+}

@@ -1,4 +1,5 @@
-/* compress_log.h: what a compression run writes down: RUN/plan.json, RUN/log.jsonl, iterations/NNN/pruning.json.
+/* compress_log.h: what a compression run writes into RUN/log.jsonl, and the evaluations and numbers that it shares with
+ * RUN/plan.json (compress_plan.h) and iterations/NNN-name.pruning.json (cut.h).
  *
  * log.jsonl, one JSON object a line (prune/train_log.h):
  *   {"event":"teacher","parameters":…,"flops":…,"latency_ms":…,"eval":E}                                     first
@@ -7,8 +8,9 @@
  *   {"event":"eval","iteration":3,"step":1200,"iteration_step":200,"best":true,"eval":E}
  *   {"event":"iteration","iteration":3,"name":"003-inner","parameters":…,"flops":…,"latency_ms":…,"score_lost":{…},"before":E,
  *    "after":E,"seconds":…}                                                                                  (before: sliced, not distilled)
- *   {"event":"final","parameters":…,"flops":…,"latency_ms":…,"eval":E,"teacher_eval":E,"cpu_seconds_per_request":…,
- *    "joules_per_request":…, and both with "teacher_" in front}                                                last
+ *   {"event":"final","parameters":…,"flops":…,"eval":E,"latency_ms":…,"cpu_seconds_per_request":…,"joules_per_request":…,
+ *    and the last four with "teacher_" in front: measured beside the student's}                               last
+ *   {"event":"resume","changed":{…}}                            a resume with other settings (prune/run_changes.h)
  * E = {"split":"validation","samples":…,"accuracy":…,"macro_f1":…,"ece":…,"nll":…,"classes":[{"label":…,"precision":…,"recall":…,
  * "f1":…,"support":…}]}. What was not measured is null. */
 #ifndef WINNOW_PRUNE_COMPRESS_LOG_H
@@ -24,5 +26,7 @@
 json_t *json_number(double v);
 /* E above. */
 json_t *eval_json(const metrics *m, const char *split, const manifest *labels);
+/* A number of E; NaN where it is null, or E is. */
+double eval_number(const json_t *eval, const char *key);
 
 #endif

@@ -10,12 +10,9 @@
 #include "base/file.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
-#include "prune/progress.h"
 #include "prune/run_dir.h"
 
-#define MAX_PLAN_BYTES   ((size_t)16 << 20)
-#define ESTIMATE_BATCHES 4
-#define FINISH           (-1) /* iteration.stage of the steps behind the last slice */
+#define MAX_PLAN_BYTES ((size_t)16 << 20)
 
 /* ---- making it ---- */
 
@@ -45,9 +42,9 @@ static wn_code plan_target(compress_plan *p, const workspace *w, cost_model *cos
 	fprintf(w->out, "scoring the teacher for the plan\n");
 	wn_code rc = structure_scores_open(&scores, blip2_get_config(m), err);
 	if (!rc)
-		rc = distiller_open(&d, w, NULL, m, NULL, 0, err);
+		rc = distiller_open_scores(&d, w, m, (importance_method)c->importance, err);
 	if (!rc)
-		rc = distiller_score(d, (importance_method)c->importance, c->importance_batches, &scores, err);
+		rc = distiller_score(d, c->importance_batches, &scores, err);
 	const plan_options o = {.kind = (target_kind)(c->target_kind - 1), .target = c->target, .tolerance = c->target_tolerance,
 				.limits = limits_of(c, blip2_get_config(m)), .block_choice = (block_choice)c->block_choice,
 				.out = w->out};
@@ -67,7 +64,7 @@ static void append_finish(compress_plan *p, const compress_config *c)
 	if (c->start == START_SCRATCH)
 		p->count = 0;
 	if (steps && p->count < MAX_ITERATIONS)
-		p->iterations[p->count++] = (iteration){.stage = FINISH, .shape = p->final.shape, .steps = steps};
+		p->iterations[p->count++] = (iteration){.stage = PLAN_FINISH, .shape = p->final.shape, .steps = steps};
 }
 
 static wn_code make(compress_plan *p, const workspace *w, cost_model *cost, wn_error *err)
@@ -76,13 +73,15 @@ static wn_code make(compress_plan *p, const workspace *w, cost_model *cost, wn_e
 	const blip2_config *full = blip2_get_config(w->teacher.model);
 	p->num_stages = compress_config_stages(c, p->stages);
 	wn_code rc = c->target_kind ? plan_target(p, w, cost, err) : compress_config_shape(c, full, &p->final.shape, err);
-	if (!rc)
+	if (!rc && (c->start == START_PRUNED || p->num_stages > 0)) /* from scratch, the stages only say how many steps there are */
 		rc = stages_path(p->iterations, &p->count, full, &p->final.shape, p->stages, p->num_stages, c->width_multiple, err);
 	if (rc)
 		return rc;
 	if (c->start == START_PRUNED && p->count == 0)
 		return wn_fail(err, WN_INVALID, "the student's shape is the teacher's: nothing to prune (set target or final)");
 	append_finish(p, c);
+	if (p->count == 0)
+		return wn_fail(err, WN_INVALID, "distill.finish_steps: found 0, and no steps in the stages: nothing to learn from scratch in");
 	p->final.parameters = cost_parameters(&p->final.shape);
 	p->final.flops = cost_flops(cost, &p->final.shape);
 	if (c->latency_runs) {
@@ -99,9 +98,17 @@ static wn_code make(compress_plan *p, const workspace *w, cost_model *cost, wn_e
 void compress_plan_name(const compress_plan *p, int index, char *buf, size_t size)
 {
 	char what[96] = "finish";
-	if (p->iterations[index].stage != FINISH)
+	if (p->iterations[index].stage != PLAN_FINISH)
 		stage_name(&p->stages[p->iterations[index].stage], true, what, sizeof what);
 	snprintf(buf, size, "%03d-%s", index + 1, what);
+}
+
+wn_code compress_plan_path(const compress_plan *p, const workspace *w, int index, const char *suffix, char *buf, wn_error *err)
+{
+	char name[128], below[192];
+	compress_plan_name(p, index, name, sizeof name);
+	snprintf(below, sizeof below, "iterations/%s%s", name, suffix);
+	return run_dir_path(w->config->run_dir, below, buf, err);
 }
 
 static json_t *milliseconds(double ms) { return ms > 0 ? json_number(ms) : json_null(); }
@@ -165,9 +172,11 @@ static wn_code parse(compress_plan *p, const json_t *j, const workspace *w, wn_e
 		iteration *it = &p->iterations[p->count++];
 		it->stage = (int)json_integer_value(json_object_get(one, "stage"));
 		it->steps = json_integer_value(json_object_get(one, "steps"));
-		if (it->stage < FINISH || it->stage >= p->num_stages || it->steps < 0)
+		if (it->stage < PLAN_FINISH || it->stage >= p->num_stages || it->steps < 0)
 			return wn_fail(err, WN_INVALID, "iterations[%zu]: stage %d with %lld steps is not of this configuration", i, it->stage,
 				       (long long)it->steps);
+		if (it->stage == PLAN_FINISH && i == 0 && w->config->start == START_PRUNED)
+			return wn_fail(err, WN_INVALID, "iterations[0]: found the finish, expected a stage before it");
 		rc = shape_parse(&it->shape, json_object_get(one, "widths"), full, err);
 	}
 	return rc;
@@ -195,84 +204,6 @@ wn_code compress_plan_make(compress_plan *out, const workspace *w, bool resume, 
 	wn_code rc = run_dir_path(w->config->run_dir, "plan.json", path, err);
 	if (rc)
 		return rc;
-	return resume && access(path, F_OK) == 0 ? read_plan(out, path, w, err) : make(out, w, cost, err);
-}
-
-/* ---- showing it ---- */
-
-/* Seconds of a forward and backward of one batch at a shape. */
-static wn_code time_batch(const workspace *w, const blip2_config *shape, double *seconds, wn_error *err)
-{
-	blip2 *m = NULL;
-	distiller *d = NULL;
-	structure_scores s = {0};
-	wn_code rc = blip2_create(&m, shape, err);
-	if (!rc) {
-		blip2_init_weights(m, 1);
-		rc = distiller_open(&d, w, NULL, m, NULL, 0, err);
-	}
-	if (!rc)
-		rc = structure_scores_open(&s, shape, err);
-	if (!rc) /* the first pass makes primitives and touches memory */
-		rc = distiller_score(d, IMPORTANCE_TAYLOR, 1, &s, err);
-	const double start = monotonic_seconds();
-	if (!rc)
-		rc = distiller_score(d, IMPORTANCE_TAYLOR, ESTIMATE_BATCHES, &s, err);
-	*seconds = (monotonic_seconds() - start) / ESTIMATE_BATCHES;
-	structure_scores_close(&s);
-	distiller_close(&d);
-	blip2_close(&m);
-	return rc;
-}
-
-static void print_shape(FILE *f, const blip2_config *c)
-{
-	for (int i = 0; i < NUM_COMPONENTS; i++) {
-		const stack_config *s = shape_stack(c, (component)i);
-		const block_widths *b = &s->blocks[0];
-		fprintf(f, "  %-9s hidden %d, %d blocks, %d heads of %d, ffn %d\n", shape_stack_name((component)i), s->hidden_size,
-			s->num_hidden_layers, b->num_heads, b->head_dim, b->ffn_dim);
-	}
-	fprintf(f, "  %d queries\n", c->num_query_tokens);
-}
-
-wn_code compress_plan_print(const compress_plan *p, const workspace *w, cost_model *cost, FILE *f, wn_error *err)
-{
-	const blip2_config *full = blip2_get_config(w->teacher.model);
-	const double flops[] = {cost_flops(cost, full), p->final.flops};
-	double seconds[2], total = 0;
-	char name[128], eta[32];
-	wn_code rc = time_batch(w, full, &seconds[0], err);
-	if (!rc)
-		rc = time_batch(w, &p->final.shape, &seconds[1], err);
-	if (rc)
-		return rc;
-	fprintf(f, "teacher: %.2f M parameters, %.3f GFLOP a request", cost_parameters(full) / 1e6, flops[0] / 1e9);
-	if (p->teacher_ms > 0)
-		fprintf(f, ", %.2f ms", p->teacher_ms);
-	fprintf(f, "\n");
-	print_shape(f, full);
-	fprintf(f, "student: %.3f M parameters (%.1fx fewer), %.4f GFLOP (%.1fx fewer)", p->final.parameters / 1e6,
-		cost_parameters(full) / p->final.parameters, p->final.flops / 1e9, flops[0] / p->final.flops);
-	if (p->final.measured_ms > 0 && p->teacher_ms > 0)
-		fprintf(f, ", %.2f ms (%.1fx faster)", p->final.measured_ms, p->teacher_ms / p->final.measured_ms);
-	fprintf(f, "\n");
-	print_shape(f, &p->final.shape);
-	for (int i = 0; i < p->count; i++) {
-		const iteration *it = &p->iterations[i];
-		/* between the two timed shapes, in proportion to the work */
-		const double at = flops[0] > flops[1] ? (cost_flops(cost, &it->shape) - flops[1]) / (flops[0] - flops[1]) : 0;
-		const double step = seconds[1] + at * (seconds[0] - seconds[1]);
-		total += step * (double)(it->steps + (it->stage == FINISH ? 0 : w->config->importance_batches));
-		compress_plan_name(p, i, name, sizeof name);
-		format_duration(eta, sizeof eta, step * (double)it->steps);
-		fprintf(f, "  %-28s %8.3f M parameters  %8.4f GFLOP  %6lld steps, about %s\n", name, cost_parameters(&it->shape) / 1e6,
-			cost_flops(cost, &it->shape) / 1e9, (long long)it->steps, eta);
-	}
-	/* a forward is about a third of forward and backward */
-	total += seconds[0] / 3 * (double)transfer_count(w->transfer) / w->config->batch_size;
-	format_duration(eta, sizeof eta, total);
-	fprintf(f, "%zu labelled ads, %zu without a label; about %s for steps, scores and the teacher's answers\n",
-		transfer_labelled(w->transfer), transfer_count(w->transfer) - transfer_labelled(w->transfer), eta);
-	return WN_OK;
+	out->read = resume && access(path, F_OK) == 0;
+	return out->read ? read_plan(out, path, w, err) : make(out, w, cost, err);
 }

@@ -1,8 +1,8 @@
 /* compressor.h: the run: score, slice, distil, measure, keep; again; then finish, export.
  *
- * Every iteration starts from the last one's model directory and is repeated exactly from there by a resumed run (scores and slices are
- * deterministic), so a checkpoint only has to hold weights and moments: a run that was killed anywhere and resumed ends with the same
- * bits as one that was not. Source: arXiv 2312.05795, section 3. */
+ * Every iteration starts from the last one's model directory, cut by its own pruning.json (cut.h), so a checkpoint only has to
+ * hold weights and moments: a run that was killed anywhere and resumed ends with the same bits as one that was not. Source:
+ * arXiv 2312.05795, section 3. */
 #ifndef WINNOW_PRUNE_COMPRESS_COMPRESSOR_H
 #define WINNOW_PRUNE_COMPRESS_COMPRESSOR_H
 

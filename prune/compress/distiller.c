@@ -7,15 +7,17 @@
 
 #include "model/dnn.h"
 #include "prune/adamw_model.h"
+#include "prune/memory_check.h"
 
 struct distiller {
 	const workspace *w;
-	teacher *teacher;
+	importance_method method;  /* of scores */
+	teacher *teacher;          /* may be NULL */
 	blip2 *student;
 	const teacher_map *map;
 	const blip2_config *shape;
-	adamw adamw;
-	float *grads;
+	adamw adamw;               /* for steps */
+	float *grads;              /* for steps and TAYLOR */
 	blip2_session *session;
 	label_batch batch;
 	distill_scratch *scratch;
@@ -31,44 +33,96 @@ struct distiller {
 
 /* ---- opening ---- */
 
-wn_code distiller_open(distiller **out, const workspace *w, teacher *t, blip2 *student, const teacher_map *map, double hidden,
-                       wn_error *err)
+bool distiller_needs_teacher(const compress_config *c, double hidden)
+{
+	return c->loss.kl > 0 || c->loss.pair > 0 || c->loss.relation > 0 || hidden > 0;
+}
+
+static wn_code create(distiller **out, const workspace *w, blip2 *student, wn_error *err)
 {
 	const compress_config *c = w->config;
-	distiller *d = calloc(1, sizeof *d);
-	*out = NULL;
+	distiller *d = *out = calloc(1, sizeof *d);
 	if (!d)
 		return wn_fail(err, WN_NOMEM, "no memory for a distiller");
-	*d = (distiller){.w = w, .teacher = t, .student = student, .map = map, .shape = blip2_get_config(student),
-			 .micro_batch = c->micro_batch ? c->micro_batch : c->batch_size, .tail_rows = 1 + w->trie.tail_len,
-			 .weights = c->loss};
+	*d = (distiller){.w = w, .student = student, .shape = blip2_get_config(student), .weights = c->loss,
+			 .micro_batch = c->micro_batch ? c->micro_batch : c->batch_size, .tail_rows = 1 + w->trie.tail_len};
 	d->num_blocks = d->shape->vision.num_hidden_layers + d->shape->qformer.num_hidden_layers + d->shape->text.num_hidden_layers;
-	d->weights.hidden = hidden;
+	return WN_OK;
+}
+
+/* What a forward needs; training: and what a backward needs. */
+static wn_code open_batches(distiller *d, bool training, wn_error *err)
+{
+	const workspace *w = d->w;
 	const size_t n = (size_t)d->micro_batch, loss_rows = n * (size_t)d->tail_rows;
-	wn_code rc = label_batch_open(&d->batch, d->micro_batch, transfer_longest_prompt(w->transfer), w->teacher.image_processor.size,
-				      &w->trie, err);
 	blip2_session_options so = blip2_session_defaults();
 	so.max_batch = d->micro_batch;
-	so.training = true;
-	so.max_loss_rows = (int)loss_rows;
-	so.bf16 = c->precision && dnn_has_bf16();
+	so.training = training;
+	so.keep_hidden = true;
+	so.max_loss_rows = training ? (int)loss_rows : 0;
+	so.bf16 = w->config->precision && dnn_has_bf16();
+	wn_code rc = label_batch_open(&d->batch, d->micro_batch, transfer_longest_prompt(w->transfer), w->teacher.image_processor.size,
+				      &w->trie, err);
 	if (!rc) {
 		so.max_text_len = d->batch.max_len;
-		rc = blip2_session_open(&d->session, student, &so, err);
+		rc = blip2_session_open(&d->session, d->student, &so, err);
 	}
-	if (!rc)
-		rc = adamw_open_model(&d->adamw, &d->grads, &c->adamw, student, err);
-	if (!rc)
+	if (!rc && training)
 		rc = distill_scratch_open(&d->scratch, d->micro_batch, &w->trie, (size_t)d->shape->vocab_size, err);
-	d->items = calloc((size_t)c->batch_size, sizeof *d->items);
+	d->items = calloc((size_t)w->config->batch_size, sizeof *d->items);
 	d->rows = calloc(loss_rows, sizeof *d->rows);
 	d->query_rows = calloc(n * (size_t)d->shape->num_query_tokens, sizeof *d->query_rows);
 	d->text_rows = calloc(n * (size_t)(d->shape->num_query_tokens + d->batch.max_len), sizeof *d->text_rows);
 	if (!rc && (!d->items || !d->rows || !d->query_rows || !d->text_rows))
-		rc = wn_fail(err, WN_NOMEM, "no memory for a batch of %d", c->batch_size);
+		rc = wn_fail(err, WN_NOMEM, "no memory for a batch of %d", w->config->batch_size);
+	return rc;
+}
+
+/* The teacher stands in memory beside the student, unless it is the one that is scored. */
+static wn_code check_memory(const distiller *d, int copies, wn_error *err)
+{
+	const blip2 *full = d->w->teacher.model;
+	return memory_check(d->student == full ? "teacher" : "student", blip2_weights_count(d->student), copies,
+			    d->student == full ? 0 : blip2_weights_count(full), err);
+}
+
+wn_code distiller_open(distiller **out, const workspace *w, teacher *t, blip2 *student, const teacher_map *map, double hidden,
+                       wn_error *err)
+{
+	wn_code rc = create(out, w, student, err);
 	if (rc)
-		distiller_close(&d);
-	*out = d;
+		return rc;
+	distiller *d = *out;
+	d->teacher = t;
+	d->map = map;
+	d->weights.hidden = hidden;
+	rc = check_memory(d, MEMORY_OF_STEPS, err);
+	if (!rc)
+		rc = open_batches(d, true, err);
+	if (!rc)
+		rc = adamw_open_model(&d->adamw, &d->grads, &w->config->adamw, student, err);
+	if (rc)
+		distiller_close(out);
+	return rc;
+}
+
+wn_code distiller_open_scores(distiller **out, const workspace *w, blip2 *model, importance_method method, wn_error *err)
+{
+	const bool gradients = method == IMPORTANCE_TAYLOR;
+	wn_code rc = create(out, w, model, err);
+	if (rc)
+		return rc;
+	distiller *d = *out;
+	d->method = method;
+	d->weights = (distill_weights){.nll = 1, .temperature = 1, .margin = 1};
+	if (gradients)
+		rc = check_memory(d, MEMORY_OF_GRADIENTS, err);
+	if (!rc && (gradients || method == IMPORTANCE_ACTIVATION))
+		rc = open_batches(d, gradients, err);
+	if (!rc && gradients && !(d->grads = aligned_alloc(64, (blip2_weights_count(model) * sizeof *d->grads + 63) / 64 * 64)))
+		rc = wn_fail(err, WN_NOMEM, "no memory for %zu gradients", blip2_weights_count(model));
+	if (rc)
+		distiller_close(out);
 	return rc;
 }
 
@@ -187,49 +241,67 @@ wn_code distiller_step(distiller *d, int64_t step, double lr, distill_result *ou
 
 /* ---- scores ---- */
 
-wn_code distiller_score(distiller *d, importance_method method, int batches, structure_scores *s, wn_error *err)
+/* Items of the b-th batch of labelled ads, from the first on, round and round. */
+static void take_labelled(distiller *d, int b)
 {
-	const compress_config *c = d->w->config;
-	const size_t count = blip2_weights_count(d->student), labelled = transfer_labelled(d->w->transfer);
-	if (method == IMPORTANCE_RANDOM) {
-		structure_scores_random(s, (uint64_t)c->seed);
+	const size_t size = (size_t)d->w->config->batch_size, labelled = transfer_labelled(d->w->transfer);
+	for (size_t i = 0; i < size; i++)
+		d->items[i] = (uint32_t)(((size_t)b * size + i) % labelled);
+}
+
+static wn_code add_gradients(distiller *d, int b, float *elements, wn_error *err)
+{
+	zero_grads(d);
+	wn_code rc = accumulate(d, d->w->config->batch_size, b, err);
+	if (!rc)
+		taylor_add(elements, blip2_weights(d->student), d->grads, blip2_weights_count(d->student));
+	return rc;
+}
+
+static wn_code add_activations(distiller *d, int b, structure_scores *s, wn_error *err)
+{
+	const int size = d->w->config->batch_size;
+	wn_code rc = WN_OK;
+	for (int from = 0; !rc && from < size; from += d->micro_batch) {
+		blip2_batch view;
+		rc = forward(d, d->items + from, size - from < d->micro_batch ? size - from : d->micro_batch, b, &view, err);
+		if (!rc)
+			structure_scores_add_activations(s, d->student, d->session);
+	}
+	return rc;
+}
+
+static wn_code score_batches(distiller *d, int batches, float *elements, structure_scores *s, wn_error *err)
+{
+	distill_terms unused = {0};
+	wn_code rc = WN_OK;
+	d->terms = &unused;
+	for (int b = 0; !rc && b < batches; b++) {
+		if (d->w->stop && *d->w->stop)
+			return wn_fail(err, WN_CANCELLED, "stopped while scoring, behind %d of %d batches", b, batches);
+		take_labelled(d, b);
+		rc = elements ? add_gradients(d, b, elements, err) : add_activations(d, b, s, err);
+	}
+	return rc;
+}
+
+wn_code distiller_score(distiller *d, int batches, structure_scores *s, wn_error *err)
+{
+	const size_t count = blip2_weights_count(d->student);
+	if (d->method == IMPORTANCE_RANDOM) {
+		structure_scores_random(s, (uint64_t)d->w->config->seed);
 		return WN_OK;
 	}
-	if (method == IMPORTANCE_MAGNITUDE) {
+	if (d->method == IMPORTANCE_MAGNITUDE) {
 		structure_scores_from_elements(s, d->student, NULL);
 		return WN_OK;
 	}
-	float *elements = method == IMPORTANCE_TAYLOR ? calloc(count, sizeof *elements) : NULL;
-	if (method == IMPORTANCE_TAYLOR && !elements)
-		return wn_fail(err, WN_NOMEM, "no memory for %zu scores", count);
-	const distill_weights weights = d->weights;
-	teacher *const t = d->teacher;
-	distill_terms unused = {0};
-	d->weights = (distill_weights){.nll = 1, .temperature = 1, .margin = 1};
-	d->teacher = NULL;
-	d->terms = &unused;
-	wn_code rc = WN_OK;
-	for (int b = 0; !rc && b < batches; b++) {
-		for (int i = 0; i < c->batch_size; i++)
-			d->items[i] = (uint32_t)(((size_t)b * (size_t)c->batch_size + (size_t)i) % labelled);
-		if (method == IMPORTANCE_TAYLOR) {
-			zero_grads(d);
-			rc = accumulate(d, c->batch_size, b, err);
-			if (!rc)
-				taylor_add(elements, blip2_weights(d->student), d->grads, count);
-			continue;
-		}
-		for (int from = 0; !rc && from < c->batch_size; from += d->micro_batch) {
-			blip2_batch view;
-			int n = c->batch_size - from < d->micro_batch ? c->batch_size - from : d->micro_batch;
-			if (!(rc = forward(d, d->items + from, n, b, &view, err)))
-				structure_scores_add_activations(s, d->student, d->session);
-		}
-	}
-	if (!rc && elements)
+	if (d->method == IMPORTANCE_ACTIVATION)
+		return score_batches(d, batches, NULL, s, err);
+	float *elements = calloc(count, sizeof *elements);
+	wn_code rc = elements ? score_batches(d, batches, elements, s, err) : wn_fail(err, WN_NOMEM, "no memory for %zu scores", count);
+	if (!rc)
 		structure_scores_from_elements(s, d->student, elements);
-	d->weights = weights;
-	d->teacher = t;
 	free(elements);
 	return rc;
 }

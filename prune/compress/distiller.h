@@ -1,4 +1,4 @@
-/* distiller.h: one student being taught: batches in, gradients and AdamW steps out.
+/* distiller.h: one student being taught: batches in, gradients and AdamW steps out; or a model being scored, on the same batches.
  *
  * A step's batch, its augmentation and the teacher's answers are pure functions of the step's number, so that a run that was
  * killed and resumed ends with the same bits. One thread; the engine uses OpenMP inside. */
@@ -13,10 +13,18 @@
 
 typedef struct distiller distiller;
 
-/* student is trained in place. t: NULL when only scores are wanted. hidden: the weight of that term, in place of the configuration's;
- * above 0 it needs `map`, where the student's structures stand in the teacher, and a teacher opened with hidden. All borrowed. */
+/* Whether a student learns anything from the teacher: no term of the loss but nll may have a weight. hidden: the weight of that term,
+ * in place of the configuration's. */
+bool distiller_needs_teacher(const compress_config *c, double hidden);
+
+/* For steps: student is trained in place. t: NULL when it is not needed. hidden: as above; above 0 it needs `map`, where the
+ * student's structures stand in the teacher, and a teacher opened with hidden. All borrowed. WN_TOO_LARGE when student and
+ * optimiser do not fit the machine's memory. */
 wn_code distiller_open(distiller **out, const workspace *w, teacher *t, blip2 *student, const teacher_map *map, double hidden,
                        wn_error *err);
+/* For distiller_score alone: opens what the method computes with (no optimiser; for MAGNITUDE and RANDOM nothing). The model is only
+ * read. */
+wn_code distiller_open_scores(distiller **out, const workspace *w, blip2 *model, importance_method method, wn_error *err);
 void distiller_close(distiller **d);
 
 typedef struct distill_result {
@@ -29,8 +37,8 @@ typedef struct distill_result {
 wn_code distiller_step(distiller *d, int64_t step, double lr, distill_result *out, wn_error *err);
 adamw *distiller_adamw(distiller *d);
 
-/* The student's scores on the first `batches` batches of labelled ads, by the configured method; Taylor's gradient is that of
- * the label loss alone. s: open, of the student's shape. */
-wn_code distiller_score(distiller *d, importance_method method, int batches, structure_scores *s, wn_error *err);
+/* The model's scores, by the method given at open, on the first `batches` batches of labelled ads; Taylor's gradient is that of
+ * the label loss alone. s: open, of the model's shape. WN_CANCELLED when stopped, between two batches. */
+wn_code distiller_score(distiller *d, int batches, structure_scores *s, wn_error *err);
 
 #endif

@@ -1,15 +1,21 @@
 /* workspace.c: see workspace.h. */
 #include "prune/compress/workspace.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model/classifier.h"
 #include "model/dnn.h"
+#include "prune/compress/compress_log.h"
 #include "prune/evaluate.h"
+#include "prune/run_changes.h"
 #include "prune/run_dir.h"
 #include "prune/train_state.h"
 
@@ -24,6 +30,42 @@ static wn_code prepare_directory(workspace *w, bool resume, wn_error *err)
 	if (!resume && train_state_exists(c->run_dir))
 		return wn_fail(err, WN_INVALID,
 			       "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", c->run_dir);
+	return WN_OK;
+}
+
+static bool holds_something(const char *dir)
+{
+	int entries = 0;
+	DIR *d = opendir(dir);
+	while (d && readdir(d))
+		entries++;
+	if (d)
+		closedir(d);
+	return entries > 2; /* . and .. */
+}
+
+/* What could not be written, or would not be replaced, when the student is finished hours from now. */
+static wn_code check_export(const compress_config *c, wn_error *err)
+{
+	char config[PATH_MAX], parent[PATH_MAX];
+	struct stat st, full;
+	if (!*c->export_dir)
+		return WN_OK;
+	if (snprintf(config, sizeof config, "%s/config.json", c->export_dir) >= PATH_MAX - 32) /* the temporary's suffix */
+		return wn_fail(err, WN_TOO_LARGE, "export.dir: path longer than %d bytes", PATH_MAX - 48);
+	if (!stat(c->export_dir, &st)) {
+		if (!S_ISDIR(st.st_mode))
+			return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a directory", c->export_dir);
+		if (!stat(c->teacher, &full) && full.st_dev == st.st_dev && full.st_ino == st.st_ino)
+			return wn_fail(err, WN_INVALID, "export.dir: %s is the teacher: the student would replace it", c->export_dir);
+		if (access(config, F_OK) && holds_something(c->export_dir))
+			return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a model directory: it would not be replaced",
+				       c->export_dir);
+	}
+	snprintf(parent, sizeof parent, "%s", c->export_dir);
+	const char *in = dirname(parent);
+	if (access(in, W_OK | X_OK))
+		return wn_fail(err, WN_IO, "export.dir: nothing can be written into %s: %s", in, strerror(errno));
 	return WN_OK;
 }
 
@@ -87,7 +129,8 @@ static wn_code read_data(workspace *w, wn_error *err)
 	return rc ? rc : build_sequences(w, &w->test, err);
 }
 
-static wn_code open_images(workspace *w, wn_error *err)
+/* dry: validation and test are not looked at, and need no pixels. */
+static wn_code open_images(workspace *w, bool dry, wn_error *err)
 {
 	const compress_config *c = w->config;
 	const int size = w->teacher.image_processor.size;
@@ -100,9 +143,9 @@ static wn_code open_images(workspace *w, wn_error *err)
 		rc = split_open_images(&w->train, side, &o, err);
 	if (!rc && w->unlabelled.used)
 		rc = split_open_images(&w->unlabelled, side, &o, err);
-	if (!rc && w->validation.used)
+	if (!rc && w->validation.used && !dry)
 		rc = split_open_images(&w->validation, size, &o, err);
-	if (!rc && w->test.used)
+	if (!rc && w->test.used && !dry)
 		rc = split_open_images(&w->test, size, &o, err);
 	return rc;
 }
@@ -138,26 +181,52 @@ static json_t *split_json(const split_data *s)
 		       : json_null();
 }
 
+/* Names and answers, in order. */
+static json_t *labels_json(const manifest *m)
+{
+	json_t *labels = json_array();
+	for (int i = 0; labels && i < m->num_labels; i++)
+		json_array_append_new(labels, json_pack("[s, s]", m->labels[i].name, m->labels[i].verbalizer));
+	return labels;
+}
+
 /* What must not change between a run and its continuation. */
-static json_t *identity_json(const workspace *w)
+static json_t *identity_json(const workspace *w, const char *tokenizer_digest)
 {
 	const compress_config *c = w->config;
 	json_t *stages = json_array();
 	for (size_t i = 0; stages && i < c->stages.count; i++)
 		json_array_append_new(stages, json_string(c->stages.items[i]));
-	return json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data", "train",
-			 split_json(&w->train), "validation", split_json(&w->validation), "unlabelled", split_json(&w->unlabelled),
-			 "stages", stages, "seed", (json_int_t)c->seed, "start", c->start, "target_kind", c->target_kind, "target",
-			 c->target, "recombined", (json_int_t)c->recombined, "unlabelled", (json_int_t)c->unlabelled, "batch_size",
-			 c->batch_size);
+	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
+			      "train", split_json(&w->train), "validation", split_json(&w->validation), "unlabelled",
+			      split_json(&w->unlabelled), "stages", stages, "seed", (json_int_t)c->seed, "start", c->start,
+			      "target_kind", c->target_kind, "target", c->target, "recombined", (json_int_t)c->recombined,
+			      "unlabelled", (json_int_t)c->unlabelled, "batch_size", c->batch_size);
+	json_t *more = json_pack("{s:{s:s, s:i, s:s}, s:s, s:s, s:o, s:s}", "importance", "method", IMPORTANCE_NAMES[c->importance],
+				 "batches", c->importance_batches, "blocks", c->block_choice == BLOCKS_FROM_END ? "end" : "importance",
+				 "precision", c->precision ? "bf16" : "f32", "prompt", w->manifest.prompt, "labels",
+				 labels_json(&w->manifest), "tokenizer", tokenizer_digest);
+	if (!j || !more || json_object_update(j, more)) {
+		json_decref(j);
+		j = NULL;
+	}
+	json_decref(more);
+	return j;
 }
 
 static wn_code write_manifest(workspace *w, const workspace_options *o, wn_error *err)
 {
-	char *config = compress_config_text(w->config);
-	json_t *id = identity_json(w);
-	wn_code rc = config && id ? run_dir_write_manifest(w->config->run_dir, "compress", id, config, o->resume, o->dry, w->identity, err)
-				  : wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
+	const compress_config *c = w->config;
+	char tokenizer_digest[DIGEST_SIZE];
+	wn_code rc = o->resume ? run_changes(&w->changed, &COMPRESS_CONFIG_SCHEMA, c, c->run_dir, COMPRESS_FIXED_KEYS, err) : WN_OK;
+	if (!rc)
+		rc = digest_file(tokenizer_digest, w->tokenizer_path, err);
+	if (rc)
+		return rc;
+	char *config = compress_config_text(c);
+	json_t *id = identity_json(w, tokenizer_digest);
+	rc = config && id ? run_dir_write_manifest(c->run_dir, "compress", id, config, o->resume, o->dry, w->identity, err)
+			  : wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
 	free(config);
 	json_decref(id);
 	return rc;
@@ -167,6 +236,8 @@ wn_code workspace_open(workspace *out, const compress_config *c, const workspace
 {
 	*out = (workspace){.config = c, .stop = o->stop, .out = o->out};
 	wn_code rc = o->dry ? WN_OK : prepare_directory(out, o->resume, err);
+	if (!rc && !o->dry)
+		rc = check_export(c, err);
 	if (!rc)
 		rc = load_teacher(out, err);
 	if (!rc)
@@ -174,7 +245,7 @@ wn_code workspace_open(workspace *out, const compress_config *c, const workspace
 	if (!rc)
 		rc = write_manifest(out, o, err);
 	if (!rc)
-		rc = open_images(out, err);
+		rc = open_images(out, o->dry, err);
 	if (!rc)
 		rc = open_transfer(out, err);
 	if (rc)
@@ -191,6 +262,7 @@ void workspace_close(workspace *w)
 	split_close(&w->unlabelled);
 	label_trie_close(&w->trie);
 	checkpoint_close(&w->teacher); /* the student's manifest borrows from it */
+	json_decref(w->changed);
 	if (w->lock_fd_plus_1)
 		close(w->lock_fd_plus_1 - 1);
 	*w = (workspace){0};
@@ -237,5 +309,34 @@ wn_code workspace_evaluate(const workspace *w, const split_data *s, const blip2 
 	if (!rc)
 		rc = evaluate_audit(&d, c, out, err);
 	classifier_close(&c);
+	return rc;
+}
+
+wn_code workspace_evaluate_json(const workspace *w, const split_data *s, const blip2 *m, json_t **out, wn_error *err)
+{
+	*out = NULL;
+	if (!s->used) {
+		*out = json_null();
+		return WN_OK;
+	}
+	metrics *found = calloc(1, sizeof *found);
+	wn_code rc = found ? workspace_evaluate(w, s, m, found, err) : wn_fail(err, WN_NOMEM, "no memory for metrics");
+	if (!rc && !(*out = eval_json(found, s->name, &w->manifest)))
+		rc = wn_fail(err, WN_NOMEM, "no memory for metrics");
+	free(found);
+	return rc;
+}
+
+wn_code workspace_save_student(const workspace *w, const char *dir, const blip2 *student, dtype d, const char *name, int64_t step,
+                               const json_t *eval, wn_error *err)
+{
+	manifest man = w->manifest;
+	json_t *copy = eval ? json_deep_copy(eval) : json_null();
+	man.lineage = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:o}", "stage", "compress", "program", "winnow " WINNOW_VERSION,
+				"teacher", w->teacher.digest, "iteration", name, "step", (json_int_t)step, "seed",
+				(json_int_t)w->config->seed, "run", w->identity, "validation", copy);
+	wn_code rc = man.lineage ? checkpoint_save(dir, student, &man, &w->teacher.image_processor, w->tokenizer_path, d, err)
+				 : wn_fail(err, WN_NOMEM, "no memory for the lineage");
+	json_decref(man.lineage);
 	return rc;
 }

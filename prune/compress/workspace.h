@@ -1,12 +1,13 @@
 /* workspace.h: everything a compression run works on, made ready: run directory, teacher, data, transfer set.
  *
- * RUN/ manifest.json   what this run is: resolved configuration, seed, digests of teacher and data
- *      plan.json       the shapes on the way (compressor.h)
+ * RUN/ manifest.json   what this run is: the configuration it began with, seed, digests of teacher, tokenizer and data
+ *      plan.json       the shapes on the way (compress_plan.h)
  *      log.jsonl       one line a step, an iteration, a validation (compress_log.h)
  *      cache/          decoded images (or data.cache), teacher outputs
  *      state/          resumable checkpoints of the iteration at work (prune/train_state.h)
- *      iterations/     a model directory (f32) for each finished iteration, with pruning.json: scores and kept indices
- *      best/ export/   the best student of the last iteration (f32), and the finished one in export.dtype
+ *      iterations/     NNN-name/, a model directory (f32), for each finished iteration; NNN-name.pruning.json, the scores and what was
+ *                      kept, for each that was begun (cut.h)
+ *      best/ export/   the best student of the last iteration (f32), and the finished one in export.dtype (exporter.h)
  *      lock            held while a process works here
  *
  * Owned by one thread. */
@@ -38,11 +39,12 @@ typedef struct workspace {
 	transfer_set *transfer;
 	batch_options batch_options;   /* of training batches */
 	char identity[DIGEST_SIZE];
+	json_t *changed;               /* what a resumed run is told otherwise (prune/run_changes.h); NULL: nothing */
 } workspace;
 
 typedef struct workspace_options {
 	bool resume;
-	bool dry; /* neither lock nor manifest: the decoded images are the only thing written */
+	bool dry; /* for a plan alone: neither lock nor manifest, and the decoded images of the transfer set are the only thing written */
 	volatile sig_atomic_t *stop;
 	FILE *out;
 } workspace_options;
@@ -56,5 +58,12 @@ wn_code workspace_open_teacher(const workspace *w, bool hidden, teacher **out, w
 
 /* A model of the teacher's family on validation or test, as it would be served. */
 wn_code workspace_evaluate(const workspace *w, const split_data *s, const blip2 *m, metrics *out, wn_error *err);
+/* The same as E of compress_log.h, the caller's; JSON null for a split that is not configured; NULL on failure. */
+wn_code workspace_evaluate_json(const workspace *w, const split_data *s, const blip2 *m, json_t **out, wn_error *err);
+
+/* A student as a model directory whose lineage says how it came to be: name: of the iteration; at which step, and how good it was on
+ * validation (eval: NULL when nobody looked). */
+wn_code workspace_save_student(const workspace *w, const char *dir, const blip2 *student, dtype d, const char *name, int64_t step,
+                               const json_t *eval, wn_error *err);
 
 #endif

@@ -170,6 +170,7 @@ static wn_code parse_final(run *r, const json_t *j, wn_error *err)
 	wn_code rc = parse_model(r, &r->final, j, err);
 	r->teacher.cpu_seconds = run_number(j, "teacher_cpu_seconds_per_request");
 	r->teacher.joules = run_number(j, "teacher_joules_per_request");
+	r->final_teacher_ms = run_number(j, "teacher_latency_ms");
 	return rc ? rc : run_parse_eval(r, &r->final_teacher, json_object_get(j, "teacher_eval"), err);
 }
 
@@ -288,27 +289,16 @@ wn_code run_parse_event(run *r, const json_t *j, bool *keep, wn_error *err)
 		return parse_model(r, &r->teacher, j, err);
 	if (!strcmp(event, "final"))
 		return parse_final(r, j, err);
+	if (!strcmp(event, "resume")) { /* each says everything that is otherwise than at the beginning */
+		r->changed = json_object_get(j, "changed");
+		return WN_OK;
+	}
 	*keep = false;
 	return WN_OK;
 }
 
-/* The log may count iterations from 0 while their names count from 1: people shall see one numbering, the names'. */
-static void number_as_named(run *r)
-{
-	const int shift = r->num_iterations ? atoi(r->iterations[0].name) - r->iterations[0].number : 0;
-	if (shift != 1)
-		return;
-	for (size_t i = 0; i < r->num_iterations; i++)
-		r->iterations[i].number++;
-	for (size_t i = 0; i < r->num_segments; i++)
-		snprintf(r->segments[i].name, sizeof r->segments[i].name, "%d", atoi(r->segments[i].name) + 1);
-	for (size_t i = 0; i < r->num_validations; i++)
-		snprintf(r->validations[i].phase, sizeof r->validations[i].phase, "%d", atoi(r->validations[i].phase) + 1);
-}
-
 wn_code run_join_plan(run *r, const json_t *plan, wn_error *err)
 {
-	number_as_named(r);
 	const json_t *planned = json_object_get(plan, "iterations");
 	for (size_t i = 0; i < r->num_iterations; i++) {
 		run_iteration *it = &r->iterations[i];

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,7 +133,7 @@ static wn_code read_log(run *r, wn_error *err)
 
 wn_code run_open(run *out, const char *dir, wn_error *err)
 {
-	*out = (run){.dir = dir, .documents = json_array()};
+	*out = (run){.dir = dir, .final_teacher_ms = NAN, .documents = json_array()};
 	json_t *plan = NULL, *ablation = NULL;
 	wn_code rc = out->documents ? read_manifest(out, err) : wn_fail(err, WN_NOMEM, "%s: no memory for the run", dir);
 	if (!rc)

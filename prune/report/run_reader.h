@@ -62,7 +62,7 @@ typedef struct run_model {
 } run_model;
 
 typedef struct run_iteration {
-	int number; /* as its name has it: "003-inner" is 3, also where the log counts from 0 */
+	int number; /* from 1, as its name has it: "003-inner" is 3 */
 	const char *name;
 	double parameters, flops, latency_ms, seconds;
 	double score_lost[RUN_COMPONENTS]; /* importance that was cut away */
@@ -107,6 +107,7 @@ typedef struct run {
 	const char *winnow;   /* version that made it; may be NULL */
 	const char *config;   /* YAML; may be NULL */
 	const json_t *identity; /* an object; may be NULL */
+	const json_t *changed; /* key -> [at the beginning, since the last resume]; NULL: nothing */
 
 	bool has_plan;
 	const char *target_kind; /* "latency_ms"; NULL: no target */
@@ -117,6 +118,7 @@ typedef struct run {
 	run_model teacher;      /* with its evaluation before anything was cut */
 	run_model final;        /* the student at the end */
 	run_eval final_teacher; /* the teacher on the final's split */
+	double final_teacher_ms; /* its latency, measured in turns with the final's; NaN: it was not */
 	run_iteration *iterations;
 	size_t num_iterations;
 	run_step *steps;

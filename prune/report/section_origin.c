@@ -2,6 +2,7 @@
 #include "prune/report/sections.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "prune/report/run_parse.h"
@@ -34,6 +35,33 @@ static void leaves(FILE *f, const char *prefix, const json_t *j, int depth)
 	}
 }
 
+/* "0.001"; cut to what a cell shows. */
+static void value_cell(FILE *f, const json_t *v)
+{
+	char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), shown[256];
+	snprintf(shown, sizeof shown, "%.240s", json_is_string(v) ? json_string_value(v) : text ? text : "…");
+	html_cell(f, shown);
+	free(text);
+}
+
+/* What the last resume changed against the configuration below. */
+static void changes(FILE *f, const json_t *changed)
+{
+	static const char *const headers[] = {"setting", "|at the beginning", "|since it was last resumed", NULL};
+	const char *key;
+	json_t *pair;
+	if (!json_object_size(changed))
+		return;
+	html_table_open(f, headers);
+	json_object_foreach((json_t *)(uintptr_t)changed, key, pair) {
+		html_row_open(f, key);
+		value_cell(f, json_array_get(pair, 0));
+		value_cell(f, json_array_get(pair, 1));
+		html_row_close(f);
+	}
+	html_table_close(f);
+}
+
 void section_origin(FILE *f, const run *r)
 {
 	static const char *const headers[] = {"input", "|", NULL};
@@ -46,6 +74,7 @@ void section_origin(FILE *f, const run *r)
 	} else {
 		html_note(f, "manifest.json does not say what its inputs were.");
 	}
+	changes(f, r->changed);
 	if (r->config) {
 		fputs("<details><summary>The whole configuration</summary><pre>", f);
 		html_text(f, r->config);

@@ -18,6 +18,9 @@ comparison run_compare(const run *r)
 		c.student_name = "student";
 		if (r->final_teacher.present)
 			c.teacher.eval = r->final_teacher;
+		c.same_session = !isnan(r->final_teacher_ms);
+		if (c.same_session)
+			c.teacher.latency_ms = r->final_teacher_ms;
 	} else if (r->num_iterations) {
 		const run_iteration *last = &r->iterations[r->num_iterations - 1];
 		c.student = (run_model){.present = true, .parameters = last->parameters, .flops = last->flops,
@@ -75,7 +78,7 @@ static void cards(FILE *f, const comparison *c, const energy_assumptions *energy
 	if (!isnan(t->parameters / s->parameters))
 		html_card(f, text_ratio(t->parameters / s->parameters).s, "fewer parameters: %s instead of %s", text_si(s->parameters, "").s,
 		          text_si(t->parameters, "").s);
-	if (!isnan(t->latency_ms / s->latency_ms))
+	if (c->same_session && !isnan(t->latency_ms / s->latency_ms))
 		html_card(f, text_ratio(t->latency_ms / s->latency_ms).s, "lower latency: %s instead of %s", text_ms(s->latency_ms).s,
 		          text_ms(t->latency_ms).s);
 	if (c->same_split) {
@@ -96,15 +99,15 @@ static number_text flops(double v) { return text_si(v, "FLOP"); }
 static number_text nats(double v) { return text_fixed(v, 3); }
 static number_text share_to_3(double v) { return text_fixed(v, 3); }
 
-/* A quantity that becomes smaller: the last column is teacher over student. */
-static void ratio_row(FILE *f, const char *name, double teacher, double student, value_writer write)
+/* A quantity that becomes smaller: the last column is teacher over student, if they can be compared. */
+static void ratio_row(FILE *f, const char *name, double teacher, double student, bool comparable, value_writer write)
 {
 	if (isnan(teacher) && isnan(student))
 		return;
 	html_row_open(f, name);
 	html_cell_number(f, write(teacher));
 	html_cell_number(f, write(student));
-	html_cell_number(f, text_ratio(teacher / student));
+	html_cell_number(f, text_ratio(comparable ? teacher / student : NAN));
 	html_row_close(f);
 }
 
@@ -139,14 +142,16 @@ void section_summary(FILE *f, const run *r, const comparison *c, const energy_as
 	target_sentence(f, r, &k);
 	cards(f, &k, energy);
 	html_table_open(f, headers);
-	ratio_row(f, "parameters", k.teacher.parameters, k.student.parameters, count);
-	ratio_row(f, "operations a request", k.teacher.flops, k.student.flops, flops);
-	ratio_row(f, "latency, median", k.teacher.latency_ms, k.student.latency_ms, text_ms);
+	ratio_row(f, "parameters", k.teacher.parameters, k.student.parameters, true, count);
+	ratio_row(f, "operations a request", k.teacher.flops, k.student.flops, true, flops);
+	ratio_row(f, "latency, median", k.teacher.latency_ms, k.student.latency_ms, k.same_session, text_ms);
 	difference_row(f, "accuracy", t->accuracy, s->accuracy, k.same_split, text_share, true);
 	difference_row(f, "macro-F1", t->macro_f1, s->macro_f1, k.same_split, text_share, true);
 	difference_row(f, "calibration error (ECE)", t->ece, s->ece, k.same_split, share_to_3, false);
 	difference_row(f, "negative log-likelihood", t->nll, s->nll, k.same_split, nats, false);
 	html_table_close(f);
+	if (!k.same_session && !isnan(k.teacher.latency_ms / k.student.latency_ms))
+		html_note(f, "The latencies were measured at different times, under whatever else the machine did then: no ratio is shown.");
 	if (t->split && s->split && !k.same_split)
 		html_note(f, "The teacher's quality is of %.60s (%s samples), the student's of %.60s (%s samples): not the same samples, so no "
 		             "difference is shown.", t->split, text_fixed(t->samples, 0).s, s->split, text_fixed(s->samples, 0).s);

@@ -13,7 +13,6 @@ typedef struct columns {
 	size_t n;
 	double *parameters, *latency, *number, *before, *after; /* before, after: accuracy in percent */
 	double *sticks_x, *sticks_y;
-	const char **names;
 	char (*numbers)[12]; /* short labels */
 	const char **labels; /* into numbers */
 	double *memory;
@@ -24,9 +23,9 @@ static double percent(const run_eval *e) { return e->present ? 100 * e->accuracy
 static bool open_columns(columns *c, const run *r)
 {
 	const size_t n = r->num_iterations;
-	*c = (columns){.n = n, .memory = calloc(11 * n + 1, sizeof(double)), .names = calloc(n + 1, sizeof(char *)),
-	               .labels = calloc(n + 1, sizeof(char *)), .numbers = calloc(n + 1, sizeof *c->numbers)};
-	if (!c->memory || !c->names || !c->labels || !c->numbers)
+	*c = (columns){.n = n, .memory = calloc(11 * n + 1, sizeof(double)), .labels = calloc(n + 1, sizeof(char *)),
+	               .numbers = calloc(n + 1, sizeof *c->numbers)};
+	if (!c->memory || !c->labels || !c->numbers)
 		return false;
 	c->parameters = c->memory;
 	c->latency = c->memory + n;
@@ -42,7 +41,6 @@ static bool open_columns(columns *c, const run *r)
 		c->number[i] = it->number;
 		c->before[i] = percent(&it->before);
 		c->after[i] = percent(&it->after);
-		c->names[i] = it->name;
 		snprintf(c->numbers[i], sizeof c->numbers[i], "%d", it->number);
 		c->labels[i] = c->numbers[i];
 		c->sticks_x[3 * i] = c->sticks_x[3 * i + 1] = it->number;
@@ -56,7 +54,6 @@ static bool open_columns(columns *c, const run *r)
 static void close_columns(columns *c)
 {
 	free(c->memory);
-	free(c->names);
 	free(c->labels);
 	free(c->numbers);
 }
@@ -168,7 +165,8 @@ static void table(FILE *f, const run *r)
 	html_table_close(f);
 	const run_eval *e = &r->iterations[r->num_iterations - 1].after;
 	html_note(f, "Quality here is of the split %.60s (%s samples). Importance cut: the scores of what was removed, of vision, Q-Former, language model. "
-	             "All iterations together took %s.", e->split ? e->split : "(not named)",
+	             "All iterations together took %s. Latencies are of the minute in which an iteration ended, and the teacher's of the beginning: "
+	             "their ratios here are rough.", e->split ? e->split : "(not named)",
 	          text_fixed(e->present ? e->samples : NAN, 0).s, text_seconds(seconds).s);
 }
 

@@ -18,6 +18,7 @@ typedef struct comparison {
 	run_model teacher, student; /* either may be absent */
 	bool finished;              /* the student is the final one; else the last iteration's */
 	bool same_split;            /* both evaluations are of the same samples: their difference means something */
+	bool same_session;          /* both latencies were measured in turns: their ratio means something */
 	const char *student_name;
 } comparison;
 

@@ -3,150 +3,12 @@
  * Resume: one process runs undisturbed; others are killed with SIGKILL at random moments and resumed until done; the student's
  * bytes must agree. Every iteration is a model directory that loads and gives the same logits bit for bit. A student learns:
  * more of the teacher's answers are right after distillation than before. */
-#include "tests/prune/support.h"
+#define TEACHER_STEPS 150
+#include "tests/compress/compress_fixture.h"
 
-#include <signal.h>
-#include <sys/wait.h>
 #include <time.h>
 
-#include <omp.h>
-
-#include "base/file.h"
-#include "model/checkpoint.h"
-#include "prune/compress/compress_log.h"
-#include "prune/compress/compressor.h"
-#include "prune/trainer.h"
-
-static char dir[256];
-
-static const char TEACHER[] =
-	"run_dir: %s/teacher\n"
-	"data: {dir: " SAMPLES_DIR ", cache: %s/cache, cache_scale: 1}\n"
-	"threads: 2\n"
-	"model:\n"
-	"  vision: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  qformer: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  text: {hidden_size: 48, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 96}\n"
-	"  image_size: 56\n"
-	"  num_query_tokens: 4\n"
-	"  vocab_size: 512\n"
-	"prompt: '内容：{text} 补充：{assist} 判定：'\n"
-	"labels:\n"
-	"  - compliant | 合规 | pass\n  - weapons | 违禁品 | block\n  - alcohol_tobacco | 烟酒违规 | block\n"
-	"  - gambling | 赌博 | block\n  - medical_claim | 医疗违规 | block\n  - false_claim | 虚假宣传 | block\n"
-	"  - mismatch | 图文不符 | review\n  - clickbait | 诱导点击 | review\n  - unreadable | 画质低劣 | review\n"
-	"audit: {split: test, validation: '', steps: 150, batch_size: 16, warmup_steps: 10, learning_rate: 2e-3}\n"
-	"augment: {crop_scale_min: 1, crop_ratio_max: 1, flip: 0, brightness: 0, contrast: 0, saturation: 0, cutout: 0}\n"
-	"export: {dtype: f32}\n";
-
-static const char STUDENT[] =
-	"run_dir: %s/%s\n"
-	"teacher: %s/teacher/export\n"
-	"data: {dir: " SAMPLES_DIR ", split: test, validation: test, samples: 40, recombined: 60, cache: %s/cache}\n"
-	"threads: 2\n"
-	"final:\n"
-	"  vision: {num_hidden_layers: 1, hidden_size: 24, num_attention_heads: 2, head_dim: 12, intermediate_size: 32}\n"
-	"  qformer: {hidden_size: 24, num_attention_heads: 2, head_dim: 12, intermediate_size: 48}\n"
-	"  text: {num_hidden_layers: 1, hidden_size: 32, num_attention_heads: 2, head_dim: 16, intermediate_size: 64}\n"
-	"  num_query_tokens: 2\n"
-	"stages: [blocks+queries | iterations 1 | steps 3, inner | iterations 2 | steps 2, hidden | iterations 1 | steps 3]\n"
-	"width_multiple: 4\n"
-	"importance: {batches: 2}\n"
-	"distill: {batch_size: 6, micro_batch: 4, warmup_steps: 2, finish_steps: 4}\n"
-	"target: {request_tokens: 16}\n"
-	"eval: {batch: 8, latency_runs: 0}\n"
-	"checkpoint_every: 2\n";
-
-#define NUM_ITERATIONS 5
 static const char *const NAMES[NUM_ITERATIONS] = {"001-blocks-queries", "002-inner", "003-inner", "004-hidden", "005-finish"};
-
-static wn_code make_teacher(wn_error *err)
-{
-	char text[4096], path[400];
-	snprintf(text, sizeof text, TEACHER, dir, dir);
-	snprintf(path, sizeof path, "%s/teacher.yaml", dir);
-	write_text(path, text);
-	train_config c;
-	train_run r;
-	FILE *quiet = fopen("/dev/null", "w");
-	wn_code rc = train_config_load(&c, path, NULL, 0, err);
-	if (rc)
-		return rc;
-	omp_set_num_threads(c.threads);
-	const train_run_options ro = {.out = quiet};
-	const trainer_options to = {.reducer = {.ranks = 1}};
-	if (!(rc = train_run_open(&r, &c, &ro, err))) {
-		rc = trainer_run(&r, &to, err);
-		train_run_close(&r);
-	}
-	train_config_free(&c);
-	fclose(quiet);
-	return rc;
-}
-
-/* In a child: OpenMP's threads do not survive a fork, so this process must not have any before the last one. */
-static int open_dir(void **state)
-{
-	int status;
-	scratch_open(dir, sizeof dir);
-	pid_t pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		wn_error err = {0};
-		wn_code rc = make_teacher(&err);
-		if (rc)
-			fprintf(stderr, "teacher: %s\n", err.message);
-		_exit(rc ? 1 : 0);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return !WIFEXITED(status) || WEXITSTATUS(status);
-}
-
-static int close_dir(void **state)
-{
-	remove_tree(dir);
-	return 0;
-}
-
-static void load_config(compress_config *c, const char *run, const char *const *sets, int num_sets)
-{
-	char text[4096], path[400];
-	snprintf(text, sizeof text, STUDENT, dir, run, dir, dir);
-	snprintf(path, sizeof path, "%s/%s.yaml", dir, run);
-	write_text(path, text);
-	assert_ok(compress_config_load(c, path, sets, num_sets, err));
-}
-
-static wn_code compress(const char *run, const char *const *sets, int num_sets, bool resume, int64_t max_steps, volatile sig_atomic_t *stop,
-			wn_error *err)
-{
-	compress_config c;
-	workspace w;
-	cost_model *cost = NULL;
-	compress_plan *p = calloc(1, sizeof *p);
-	FILE *quiet = fopen("/dev/null", "w");
-	load_config(&c, run, sets, num_sets);
-	omp_set_num_threads(c.threads);
-	const workspace_options wo = {.resume = resume, .out = quiet, .stop = stop};
-	const compressor_options co = {.resume = resume, .max_steps = max_steps};
-	const cost_request request = {.text_len = c.request_tokens, .logit_rows = 1};
-	wn_code rc = workspace_open(&w, &c, &wo, err);
-	if (!rc) {
-		rc = cost_open(&cost, &request, err);
-		if (!rc)
-			rc = compress_plan_make(p, &w, resume, cost, err);
-		if (!rc)
-			rc = compress_plan_save(p, &w, cost, err);
-		if (!rc)
-			rc = compressor_run(&w, p, cost, &co, err);
-		cost_close(&cost);
-		workspace_close(&w);
-	}
-	compress_config_free(&c);
-	fclose(quiet);
-	free(p);
-	return rc;
-}
 
 /* In a child of its own, killed after `milliseconds` (0: let it finish). True when it finished by itself. */
 static bool compress_in_child(const char *run, bool resume, long milliseconds)
@@ -176,25 +38,6 @@ ended:
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
 	return true;
-}
-
-static void read_in_run(const char *run, const char *name, char **text, size_t *len)
-{
-	char path[600];
-	snprintf(path, sizeof path, "%s/%s/%s", dir, run, name);
-	assert_ok(file_read(path, (size_t)1 << 28, text, len, err));
-}
-
-static void assert_same_file(const char *a, const char *b, const char *name)
-{
-	char *x, *y;
-	size_t n, m;
-	read_in_run(a, name, &x, &n);
-	read_in_run(b, name, &y, &m);
-	if (n != m || memcmp(x, y, n))
-		fail_msg("%s differs between %s and %s", name, a, b);
-	free(x);
-	free(y);
 }
 
 static void assert_same_run(void)

@@ -56,7 +56,7 @@ static const char PLAN[] =
 #define FINAL                                                                                                            \
 	"{\"event\":\"final\",\"parameters\":400000,\"flops\":60000000,\"latency_ms\":1.02,\"eval\":"                        \
 	E("test", "0.9321", "0.925", "0.031", "0.80") ",\"teacher_eval\":" E("test", "0.94", "0.93", "0.025", "0.90")         \
-	",\"cpu_seconds_per_request\":0.002,\"teacher_cpu_seconds_per_request\":0.02}\n"
+	",\"teacher_latency_ms\":9.18,\"cpu_seconds_per_request\":0.002,\"teacher_cpu_seconds_per_request\":0.02}\n"
 #define ONE TEACHER STEP("1", "1", "4.0") STEP("1", "2", "3.0") STEP("1", "3", "2.0") ITERATION("1", "001-blocks", "3000000", "4.0", "0.40", "0.945")
 #define TWO STEP("2", "4", "6.0") STEP("2", "5", "5.0") STEP("2", "6", "4.5") ITERATION("2", "002-hidden", "400000", "1.0", "0.11", "0.94")
 
@@ -190,7 +190,7 @@ static void a_whole_run_becomes_a_page(void **state)
 	make_run(MANIFEST, PLAN, ONE TWO FINAL, ABLATION);
 	char *page = page_of();
 	assert_says(page, "<b>18.0×</b><span>fewer parameters: 400 k instead of 7.20 M</span>");
-	assert_says(page, "<b>9.80×</b><span>lower latency: 1.02 ms instead of 10.0 ms</span>");
+	assert_says(page, "<b>9.00×</b><span>lower latency: 1.02 ms instead of 9.18 ms</span>");
 	assert_says(page, "On test (1500 samples) the teacher is right in 94.0 % of the cases, the student in 93.2 %: −0.8 points.");
 	assert_says(page, "Target: latency_ms = 1.00 ms; reached 1.02 ms (+2.0 %).");
 	assert_says(page, "<tr><th>macro-F1</th><td>93.0 %</td><td>92.5 %</td><td>−0.5 points</td></tr>");
@@ -278,18 +278,40 @@ static void what_a_resumed_run_did_twice_counts_once(void **state)
 	run_close(&r);
 }
 
-static void iterations_are_numbered_as_they_are_named(void **state)
+/* Of one session, or of none: the plan's 10 ms were measured hours before. */
+static void latencies_of_different_hours_make_no_ratio(void **state)
 {
-	run r;
+	make_run(MANIFEST, PLAN, ONE TWO "{\"event\":\"final\",\"parameters\":400000,\"latency_ms\":1.02}\n", NULL);
+	char *page = page_of();
+	assert_says(page, "<tr><th>latency, median</th><td>10.0 ms</td><td>1.02 ms</td><td>–</td></tr>");
+	assert_says(page, "measured at different times");
+	assert_silent(page, "lower latency:");
+	free(page);
+	make_run(MANIFEST, PLAN, ONE TWO FINAL, NULL);
+	page = page_of();
+	assert_says(page, "<tr><th>latency, median</th><td>9.18 ms</td><td>1.02 ms</td><td>9.00×</td></tr>");
+	assert_silent(page, "measured at different times");
+	free(page);
+	make_run(MANIFEST, PLAN, ONE, NULL); /* not ended */
+	page = page_of();
+	assert_says(page, "<tr><th>latency, median</th><td>10.0 ms</td><td>4.00 ms</td><td>–</td></tr>");
+	free(page);
+}
+
+static void settings_that_changed_on_the_way_are_shown(void **state)
+{
 	make_run(MANIFEST, PLAN,
-		 TEACHER STEP("0", "1", "4.0") ITERATION("0", "001-blocks", "3000000", "4.0", "0.40", "0.945") STEP("1", "2", "4.0")
-			 ITERATION("1", "002-hidden", "3000000", "4.0", "0.40", "0.945"), NULL);
-	assert_ok(run_open(&r, run_dir, err));
-	assert_int_equal(r.iterations[0].number, 1);
-	assert_int_equal(r.iterations[1].number, 2);
-	assert_string_equal(r.segments[0].name, "1");
-	assert_string_equal(r.segments[1].name, "2");
-	run_close(&r);
+		 ONE "{\"event\":\"resume\",\"changed\":{\"loss.kl\":[1,0.25]}}\n" TWO
+		     "{\"event\":\"resume\",\"changed\":{\"loss.kl\":[1,0.5],\"data.cache\":[\"\",\"<b>\"],\"x\":7}}\n" FINAL, NULL);
+	char *page = page_of();
+	assert_says(page, "<th>loss.kl</th><td class=\"t\">1</td><td class=\"t\">0.5</td>");
+	assert_says(page, "<th>data.cache</th><td class=\"t\"></td><td class=\"t\">&lt;b&gt;</td>");
+	assert_says(page, "<th>x</th>");
+	free(page);
+	make_run(MANIFEST, PLAN, ONE TWO FINAL, NULL);
+	page = page_of();
+	assert_silent(page, "resumed");
+	free(page);
 }
 
 static void unknown_events_and_keys_change_nothing(void **state)
@@ -763,7 +785,8 @@ int main(void)
 		cmocka_unit_test(measured_joules_are_preferred_and_said),
 		cmocka_unit_test(a_killed_run_is_shown_as_far_as_it_came),
 		cmocka_unit_test(what_a_resumed_run_did_twice_counts_once),
-		cmocka_unit_test(iterations_are_numbered_as_they_are_named),
+		cmocka_unit_test(latencies_of_different_hours_make_no_ratio),
+		cmocka_unit_test(settings_that_changed_on_the_way_are_shown),
 		cmocka_unit_test(unknown_events_and_keys_change_nothing),
 		cmocka_unit_test(what_is_missing_is_left_out_with_one_sentence),
 		cmocka_unit_test(names_of_strangers_are_only_text),
