@@ -61,8 +61,8 @@ wn_code workspace_evaluate(const workspace *w, const split_data *s, const blip2 
 /* The same as E of compress_log.h, the caller's; JSON null for a split that is not configured; NULL on failure. */
 wn_code workspace_evaluate_json(const workspace *w, const split_data *s, const blip2 *m, json_t **out, wn_error *err);
 
-/* A student as a model directory whose lineage says how it came to be: name: of the iteration; at which step, and how good it was on
- * validation (eval: NULL when nobody looked). */
+/* A student as a model directory whose lineage says how it came to be: in the iteration of this name, at which step, and how good it
+ * was on validation (eval: NULL when nobody looked). */
 wn_code workspace_save_student(const workspace *w, const char *dir, const blip2 *student, dtype d, const char *name, int64_t step,
                                const json_t *eval, wn_error *err);
 
