@@ -20,12 +20,12 @@ static wn_code encode_sample(const sequence_spec *spec, const sample *s, const i
 	wn_code rc;
 	if (!spec->caption_prompt) {
 		const manifest *m = spec->manifest;
-		if (s->label < 0 || s->label >= m->num_labels)
+		if (!spec->prompts_only && (s->label < 0 || s->label >= m->num_labels))
 			return wn_fail(err, WN_INTERNAL, "sample without a label");
 		int answer = 0;
 		rc = prompt_encode(spec->tokenizer, m->prompt, m->max_text_tokens, spec->blank_text ? "" : s->text,
 				   spec->blank_text ? "" : s->assist, ids, prompt_len, err);
-		if (!rc)
+		if (!rc && !spec->prompts_only)
 			rc = prompt_encode_verbalizer(spec->tokenizer, m->labels[s->label].verbalizer, ids + *prompt_len, &answer,
 						      err);
 		*len = *prompt_len + answer;

@@ -28,6 +28,7 @@ typedef struct sequence_spec {
 	const char *caption_prompt; /* NULL: audit sequences; else captions behind this prompt */
 	int max_caption_tokens;
 	bool blank_text;            /* text and assist are taken as empty (image-only baseline) */
+	bool prompts_only;          /* audit sequences without their answers: samples need no label */
 	int32_t end_token;          /* appended to the answer; -1: none */
 	int max_len;                /* tokens a sequence may have: what is left of the positions beside the queries */
 } sequence_spec;

@@ -1,5 +1,5 @@
-/* transfer.c: see transfer.h. Prompts are the front parts of a sequence_set over the labelled ads: one encoding for training,
- * evaluation and distillation. */
+/* transfer.c: see transfer.h. Prompts are a sequence_set over the ads: one encoding for training, evaluation
+ * and distillation. */
 #include "prune/compress/transfer.h"
 
 #include <limits.h>
@@ -9,7 +9,7 @@
 #include "prune/sample_plan.h"
 
 /* Keys of the uses of the seed. */
-#define WALK_LABELLED    0x6c6162656c6c6564u
+#define WALK_ADS         0x6c6162656c6c6564u
 #define WALK_FURTHER     0x66757274686572u
 #define DRAW_PICTURES    0x70696374757265u
 #define DRAW_TURNS       0x7475726e73u
@@ -18,11 +18,11 @@
 
 struct transfer_set {
 	transfer_options o;
-	transfer_item *items; /* labelled, recombined, unlabelled */
-	size_t count;
-	sequence_set sequences; /* of the labelled ads: prompt and answer */
+	transfer_item *items; /* labelled ads, ads without a label, recombined, pictures without a label */
+	size_t count, ads;
+	sequence_set sequences; /* of the ads: prompts */
 	int longest;            /* prompt, padded */
-	sample_walk labelled, further;
+	sample_walk as_they_are, further;
 	char digest[DIGEST_SIZE];
 };
 
@@ -30,19 +30,27 @@ struct transfer_set {
 
 static wn_code check_options(const transfer_options *o, wn_error *err)
 {
-	const size_t ads = o->labelled->count < o->labelled_images->count ? o->labelled->count : o->labelled_images->count;
+	const size_t most = o->ads->count < o->ad_images->count ? o->ads->count : o->ad_images->count;
+	const size_t labelled = o->labelled->count < most ? o->labelled->count : most;
 	const size_t pictures = o->unlabelled_images ? o->unlabelled_images->count : 0;
-	if (o->samples < 1 || o->samples > ads)
-		return wn_fail(err, WN_INVALID, "transfer set: %zu labelled ads, expected 1 to %zu", o->samples, ads);
-	if (o->recombined > o->samples * (o->samples - 1))
-		return wn_fail(err, WN_INVALID, "transfer set: %zu recombined items, but %zu ads have only %zu pairs", o->recombined,
-			       o->samples, o->samples * (o->samples - 1));
+	if (o->samples < 1 || o->samples > labelled)
+		return wn_fail(err, WN_INVALID, "transfer set: %zu labelled ads, expected 1 to %zu", o->samples, labelled);
+	if (o->unlabelled_ads > most - o->samples)
+		return wn_fail(err, WN_INVALID, "transfer set: %zu ads without a label, expected at most %zu", o->unlabelled_ads,
+			       most - o->samples);
+	for (size_t i = 0; i < o->samples; i++)
+		if (o->labelled->samples[i].label < 0 || o->labelled->samples[i].label >= o->manifest->num_labels)
+			return wn_fail(err, WN_INTERNAL, "transfer set: labelled ad %s has no label", o->labelled->samples[i].file_name);
+	const size_t ads = o->samples + o->unlabelled_ads;
+	if (o->recombined > ads * (ads - 1))
+		return wn_fail(err, WN_INVALID, "transfer set: %zu recombined items, but %zu ads have only %zu pairs", o->recombined, ads,
+			       ads * (ads - 1));
 	if (o->unlabelled > pictures)
 		return wn_fail(err, WN_INVALID, "transfer set: %zu unlabelled items, expected at most %zu", o->unlabelled, pictures);
-	if (o->samples + o->recombined + o->unlabelled > UINT32_MAX)
-		return wn_fail(err, WN_TOO_LARGE, "transfer set: %zu items are too many", o->samples + o->recombined + o->unlabelled);
-	if (!(o->labelled_share > 0 && o->labelled_share <= 1))
-		return wn_fail(err, WN_INVALID, "transfer set: labelled share %g, expected more than 0 and at most 1", o->labelled_share);
+	if (ads + o->recombined + o->unlabelled > UINT32_MAX)
+		return wn_fail(err, WN_TOO_LARGE, "transfer set: %zu items are too many", ads + o->recombined + o->unlabelled);
+	if (!(o->ads_share > 0 && o->ads_share <= 1))
+		return wn_fail(err, WN_INVALID, "transfer set: share of ads %g, expected more than 0 and at most 1", o->ads_share);
 	if (o->batch_size < 1)
 		return wn_fail(err, WN_INVALID, "transfer set: batches of %d, expected at least 1", o->batch_size);
 	return WN_OK;
@@ -50,12 +58,13 @@ static wn_code check_options(const transfer_options *o, wn_error *err)
 
 static wn_code encode_prompts(transfer_set *t, wn_error *err)
 {
-	dataset first = *t->o.labelled;
-	first.count = t->o.samples;
-	const sequence_spec spec = {.tokenizer = t->o.tokenizer, .manifest = t->o.manifest, .end_token = -1, .max_len = INT_MAX};
+	dataset first = *t->o.ads;
+	first.count = t->ads;
+	const sequence_spec spec = {.tokenizer = t->o.tokenizer, .manifest = t->o.manifest, .end_token = -1, .prompts_only = true,
+				    .max_len = INT_MAX};
 	wn_code rc = sequence_set_build(&t->sequences, &first, &spec, err);
 	int longest = 0;
-	for (size_t i = 0; !rc && i < t->o.samples; i++)
+	for (size_t i = 0; !rc && i < t->ads; i++)
 		longest = t->sequences.prompt_len[i] > longest ? t->sequences.prompt_len[i] : longest;
 	t->longest = label_trie_prompt_len(longest, t->o.manifest->max_text_tokens);
 	return rc;
@@ -78,21 +87,22 @@ static void recombine(transfer_item *items, size_t count, size_t ads, uint64_t s
 static wn_code list_items(transfer_set *t, wn_error *err)
 {
 	const transfer_options *o = &t->o;
-	t->count = o->samples + o->recombined + o->unlabelled;
+	t->count = t->ads + o->recombined + o->unlabelled;
 	t->items = calloc(t->count, sizeof *t->items);
-	uint32_t *scratch = calloc(o->samples, 2 * sizeof *scratch);
+	uint32_t *scratch = calloc(t->ads, 2 * sizeof *scratch);
 	if (!t->items || !scratch) {
 		free(scratch);
 		return wn_fail(err, WN_NOMEM, "no memory for a transfer set of %zu items", t->count);
 	}
 	transfer_item *at = t->items;
-	for (size_t i = 0; i < o->samples; i++)
-		*at++ = (transfer_item){.image = (uint32_t)i, .text = (uint32_t)i, .label = o->labelled->samples[i].label};
-	recombine(at, o->recombined, o->samples, o->seed, scratch, scratch + o->samples);
+	for (size_t i = 0; i < t->ads; i++)
+		*at++ = (transfer_item){.image = (uint32_t)i, .text = (uint32_t)i,
+					.label = i < o->samples ? o->labelled->samples[i].label : -1};
+	recombine(at, o->recombined, t->ads, o->seed, scratch, scratch + t->ads);
 	at += o->recombined;
 	for (size_t i = 0; i < o->unlabelled; i++) {
 		rng r = rng_open(o->seed, DRAW_TEXTS, i, 0);
-		*at++ = (transfer_item){.source = 1, .image = (uint32_t)i, .text = (uint32_t)rng_below(&r, o->samples), .label = -1};
+		*at++ = (transfer_item){.source = 1, .image = (uint32_t)i, .text = (uint32_t)rng_below(&r, t->ads), .label = -1};
 	}
 	free(scratch);
 	return WN_OK;
@@ -109,7 +119,7 @@ static wn_code make_digest(transfer_set *t, wn_error *err)
 	const sequence_set *s = &t->sequences;
 	struct {
 		char items[DIGEST_SIZE], starts[DIGEST_SIZE], lengths[DIGEST_SIZE], ids[DIGEST_SIZE];
-		char labelled[DIGEST_SIZE], unlabelled[DIGEST_SIZE];
+		char ads[DIGEST_SIZE], unlabelled[DIGEST_SIZE];
 	} parts;
 	int32_t(*rows)[4] = calloc(t->count, sizeof *rows); /* without the gaps of transfer_item */
 	if (!rows)
@@ -123,7 +133,7 @@ static wn_code make_digest(transfer_set *t, wn_error *err)
 	digest_memory(parts.starts, s->start, (s->count + 1) * sizeof *s->start);
 	digest_memory(parts.lengths, s->prompt_len, s->count * sizeof *s->prompt_len);
 	digest_memory(parts.ids, s->ids, s->start[s->count] * sizeof *s->ids);
-	digest_pictures(parts.labelled, o->labelled_images, o->samples);
+	digest_pictures(parts.ads, o->ad_images, t->ads);
 	digest_pictures(parts.unlabelled, o->unlabelled_images, o->unlabelled);
 	digest_memory(t->digest, &parts, sizeof parts);
 	free(rows);
@@ -140,15 +150,16 @@ wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *e
 	if (!t)
 		return wn_fail(err, WN_NOMEM, "no memory for a transfer set");
 	t->o = *o;
+	t->ads = o->samples + o->unlabelled_ads;
 	rc = encode_prompts(t, err);
 	if (!rc)
 		rc = list_items(t, err);
 	if (!rc)
 		rc = make_digest(t, err);
 	if (!rc)
-		rc = sample_walk_open(&t->labelled, o->samples, o->seed, WALK_LABELLED, err);
-	if (!rc && t->count > o->samples)
-		rc = sample_walk_open(&t->further, t->count - o->samples, o->seed, WALK_FURTHER, err);
+		rc = sample_walk_open(&t->as_they_are, t->ads, o->seed, WALK_ADS, err);
+	if (!rc && t->count > t->ads)
+		rc = sample_walk_open(&t->further, t->count - t->ads, o->seed, WALK_FURTHER, err);
 	if (rc)
 		transfer_close(&t);
 	*out = t;
@@ -160,7 +171,7 @@ void transfer_close(transfer_set **t)
 	if (!*t)
 		return;
 	sequence_set_close(&(*t)->sequences);
-	sample_walk_close(&(*t)->labelled);
+	sample_walk_close(&(*t)->as_they_are);
 	sample_walk_close(&(*t)->further);
 	free((*t)->items);
 	free(*t);
@@ -182,19 +193,19 @@ int transfer_prompt(const transfer_set *t, size_t i, const int32_t **ids)
 
 static int prompt_len(const transfer_set *t, uint32_t item) { return t->sequences.prompt_len[t->items[item].text]; }
 
-/* Labelled items in the first `steps` steps; what is left of a batch are further ones. */
-static int64_t labelled_before(const transfer_set *t, int64_t steps)
+/* Ads as they are in the first `steps` steps; what is left of a batch are further items. */
+static int64_t ads_before(const transfer_set *t, int64_t steps)
 {
-	return sample_share(steps, t->o.batch_size, t->further.count ? t->o.labelled_share : 1);
+	return sample_share(steps, t->o.batch_size, t->further.count ? t->o.ads_share : 1);
 }
 
 void transfer_step(transfer_set *t, int64_t step, uint32_t *items)
 {
-	const int64_t l0 = labelled_before(t, step), f0 = step * t->o.batch_size - l0;
-	const int labelled = (int)(labelled_before(t, step + 1) - l0);
+	const int64_t a0 = ads_before(t, step), f0 = step * t->o.batch_size - a0;
+	const int ads = (int)(ads_before(t, step + 1) - a0);
 	for (int i = 0; i < t->o.batch_size; i++) {
-		const uint32_t item = i < labelled ? sample_walk_at(&t->labelled, (uint64_t)(l0 + i))
-						   : (uint32_t)t->o.samples + sample_walk_at(&t->further, (uint64_t)(f0 + i - labelled));
+		const uint32_t item = i < ads ? sample_walk_at(&t->as_they_are, (uint64_t)(a0 + i))
+					      : (uint32_t)t->ads + sample_walk_at(&t->further, (uint64_t)(f0 + i - ads));
 		const int len = prompt_len(t, item);
 		int at = i; /* insertion keeps equals in the order they were drawn in */
 		for (; at > 0 && prompt_len(t, items[at - 1]) < len; at--)
@@ -264,7 +275,7 @@ wn_code label_batch_fill(label_batch *b, const transfer_set *t, const uint32_t *
 		label_trie_lay_out(b->trie, b->input_ids + at, b->attention_mask + at, ids, len, b->prompt_len, pad_id);
 		b->labels[i] = it->label;
 		b->items[i] = items[i];
-		b->pictures[i] = (batch_item){.images = it->source ? t->o.unlabelled_images : t->o.labelled_images,
+		b->pictures[i] = (batch_item){.images = it->source ? t->o.unlabelled_images : t->o.ad_images,
 					      .index = it->image,
 					      .key = rng_open(t->o.seed, DRAW_AUGMENT, (uint64_t)step, items[i])};
 	}

@@ -1,8 +1,8 @@
 /* transfer.h: what a student is distilled on: labelled ads, recombinations of them, and batches as the serving path sees them.
  *
- * The labelled items are the first `samples` of a split. A recombined item puts the picture of one of them beside the words of
- * another: nobody labelled it, the teacher says what it is. Optional further pictures without labels (another split) take the
- * words of the labelled ads as well. The set is a pure function of its options: items are listed once, labelled ones first, and
+ * The labelled items are the first `samples` of a split; ads behind them may take part without their labels. A recombined item
+ * puts the picture of one ad beside the words of another: nobody labelled it, the teacher says what it is. Optional further
+ * pictures without labels (another split) take the words of the ads as well. The set is a pure function of its options: items are listed once, labelled ones first, then the ads without a label, and
  * a step's items are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
  *
  * Recombination goes in rounds: in each, every picture meets the words of one other ad, every ad's words are used once, and no
@@ -25,20 +25,22 @@
 #include "prune/image_cache.h"
 
 typedef struct transfer_item {
-	uint16_t source; /* 0: the labelled split's pictures, 1: the unlabelled ones */
+	uint16_t source; /* 0: the ads' pictures, 1: the unlabelled ones */
 	uint32_t image;  /* index there */
-	uint32_t text;   /* index of a labelled ad */
+	uint32_t text;   /* index of an ad */
 	int label;       /* -1: nobody labelled it */
 } transfer_item;
 
 typedef struct transfer_options {
 	const dataset *labelled;           /* its first `samples` are used */
-	const image_cache *labelled_images;
 	size_t samples;
-	size_t recombined;                 /* further items; at most samples * (samples - 1), there are no more pairs */
+	const dataset *ads;                /* the words of all ads: the labelled ones again and those behind them; may be `labelled` */
+	const image_cache *ad_images;
+	size_t unlabelled_ads;             /* behind the labelled ones: their own picture and words, no label */
+	size_t recombined;                 /* further items; at most ads * (ads - 1), there are no more pairs */
 	const image_cache *unlabelled_images; /* may be NULL */
 	size_t unlabelled;                 /* further items: the first so many pictures of it */
-	double labelled_share;             /* of every batch, in (0, 1]; counts as 1 when there are no further items */
+	double ads_share;                  /* ads as they are, of every batch, in (0, 1]; counts as 1 when there is nothing else */
 	int batch_size;
 	uint64_t seed;
 	const tokenizer *tokenizer;

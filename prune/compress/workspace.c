@@ -109,6 +109,18 @@ static wn_code build_sequences(workspace *w, split_data *s, wn_error *err)
 	return s->used ? sequence_set_build(&s->sequences, &s->dataset, &spec, err) : WN_OK;
 }
 
+/* The labelled ads once more and those behind them, all without labels. */
+static wn_code read_unlabelled_ads(workspace *w, wn_error *err)
+{
+	const compress_config *c = w->config;
+	const size_t labelled = w->train.dataset.count, all = labelled + (size_t)c->unlabelled_ads;
+	wn_code rc = split_read(&w->ads, c->data_dir, c->split, "data.split", NULL, 0, 0, all, err);
+	if (!rc && w->ads.dataset.count < all)
+		rc = wn_fail(err, WN_INVALID, "data.unlabelled_ads: found %lld, split %s has %zu behind the labelled ones",
+			     (long long)c->unlabelled_ads, c->split, w->ads.dataset.count - labelled);
+	return rc;
+}
+
 static wn_code read_data(workspace *w, wn_error *err)
 {
 	const compress_config *c = w->config;
@@ -121,6 +133,8 @@ static wn_code read_data(workspace *w, wn_error *err)
 		rc = split_read(&w->unlabelled, c->data_dir, c->unlabelled_split, "data.unlabelled_split", NULL, 0, 0, 0, err);
 	if (!rc && !w->train.used)
 		rc = wn_fail(err, WN_INVALID, "data.split: empty, expected the name of a split");
+	if (!rc && c->unlabelled_ads > 0)
+		rc = read_unlabelled_ads(w, err);
 	if (!rc && (size_t)c->unlabelled > w->unlabelled.dataset.count)
 		rc = wn_fail(err, WN_INVALID, "data.unlabelled: found %lld, split %s has %zu", (long long)c->unlabelled,
 			     c->unlabelled_split, w->unlabelled.dataset.count);
@@ -140,7 +154,7 @@ static wn_code open_images(workspace *w, bool dry, wn_error *err)
 	const split_decoding o = {.cache_dir = *c->cache_dir ? c->cache_dir : path, .threads = c->threads,
 				  .log_seconds = (double)c->log_every_ns * 1e-9, .stop = w->stop, .out = w->out};
 	if (!rc)
-		rc = split_open_images(&w->train, side, &o, err);
+		rc = split_open_images(w->ads.used ? &w->ads : &w->train, side, &o, err);
 	if (!rc && w->unlabelled.used)
 		rc = split_open_images(&w->unlabelled, side, &o, err);
 	if (!rc && w->validation.used && !dry)
@@ -161,13 +175,16 @@ static wn_code open_transfer(workspace *w, wn_error *err)
 	const compress_config *c = w->config;
 	w->batch_options = (batch_options){.image_processor = w->teacher.image_processor, .augment = c->augment,
 					   .augment_on = augments(&c->augment)};
+	const split_data *ads = w->ads.used ? &w->ads : &w->train;
 	const transfer_options o = {.labelled = &w->train.dataset,
-				    .labelled_images = &w->train.images,
 				    .samples = w->train.dataset.count,
+				    .ads = &ads->dataset,
+				    .ad_images = &ads->images,
+				    .unlabelled_ads = (size_t)c->unlabelled_ads,
 				    .recombined = (size_t)c->recombined,
 				    .unlabelled_images = w->unlabelled.used ? &w->unlabelled.images : NULL,
 				    .unlabelled = (size_t)c->unlabelled,
-				    .labelled_share = c->recombined + c->unlabelled > 0 ? c->labelled_share : 1,
+				    .ads_share = c->ads_share,
 				    .batch_size = c->batch_size,
 				    .seed = (uint64_t)c->seed,
 				    .tokenizer = w->teacher.tokenizer,
@@ -197,11 +214,12 @@ static json_t *identity_json(const workspace *w, const char *tokenizer_digest)
 	json_t *stages = json_array();
 	for (size_t i = 0; stages && i < c->stages.count; i++)
 		json_array_append_new(stages, json_string(c->stages.items[i]));
-	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
+	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
 			      "train", split_json(&w->train), "validation", split_json(&w->validation), "unlabelled",
 			      split_json(&w->unlabelled), "stages", stages, "seed", (json_int_t)c->seed, "start", c->start,
-			      "target_kind", c->target_kind, "target", c->target, "recombined", (json_int_t)c->recombined,
-			      "unlabelled", (json_int_t)c->unlabelled, "batch_size", c->batch_size);
+			      "target_kind", c->target_kind, "target", c->target, "unlabelled_ads", (json_int_t)c->unlabelled_ads,
+			      "recombined", (json_int_t)c->recombined, "unlabelled", (json_int_t)c->unlabelled, "batch_size",
+			      c->batch_size);
 	json_t *more = json_pack("{s:{s:s, s:i, s:s}, s:s, s:s, s:o, s:s}", "importance", "method", IMPORTANCE_NAMES[c->importance],
 				 "batches", c->importance_batches, "blocks", c->block_choice == BLOCKS_FROM_END ? "end" : "importance",
 				 "precision", c->precision ? "bf16" : "f32", "prompt", w->manifest.prompt, "labels",
@@ -257,6 +275,7 @@ void workspace_close(workspace *w)
 {
 	transfer_close(&w->transfer);
 	split_close(&w->train);
+	split_close(&w->ads);
 	split_close(&w->validation);
 	split_close(&w->test);
 	split_close(&w->unlabelled);

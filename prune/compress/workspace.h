@@ -36,6 +36,7 @@ typedef struct workspace {
 	char tokenizer_path[4096];     /* the teacher's */
 	label_trie trie;
 	split_data train, validation, test, unlabelled;
+	split_data ads; /* the labelled ones and those behind them, when unlabelled ads take part */
 	transfer_set *transfer;
 	batch_options batch_options;   /* of training batches */
 	char identity[DIGEST_SIZE];

@@ -51,6 +51,51 @@ static void labelled_ads_come_first_as_they_are(void **state)
 	transfer_close(&t);
 }
 
+/* Ads behind the labelled ones: their own words, no label, drawn as often as labelled ones; all ads are recombined. */
+static void ads_without_a_label_take_part(void **state)
+{
+	enum { LABELLED = 5, MORE = 11, ALL = LABELLED + MORE, FURTHER = 30 };
+	transfer_options o = fixture_options(&f);
+	dataset first = f.dataset;
+	first.count = LABELLED;
+	o.labelled = &first;
+	o.samples = LABELLED;
+	o.unlabelled_ads = MORE;
+	o.recombined = FURTHER;
+	for (size_t i = LABELLED; i < ADS; i++) /* not read */
+		f.dataset.samples[i].label = -1;
+	transfer_set *t = open_set(&o);
+	assert_int_equal(transfer_count(t), ALL + FURTHER + FURTHER_PICTURES);
+	assert_int_equal(transfer_labelled(t), LABELLED);
+	int words_beyond = 0, pictures_beyond = 0;
+	for (size_t i = 0; i < transfer_count(t); i++) {
+		const transfer_item *it = transfer_get(t, i);
+		assert_int_equal(it->label, i < LABELLED ? first.samples[i].label : -1);
+		assert_true(i >= ALL || (it->source == 0 && it->image == i && it->text == i));
+		assert_true(it->text < ALL && (it->source || it->image < ALL));
+		words_beyond += i >= ALL && it->text >= LABELLED;
+		pictures_beyond += i >= ALL && !it->source && it->image >= LABELLED;
+	}
+	assert_in_range(words_beyond, 1, FURTHER + FURTHER_PICTURES - 1);
+	assert_in_range(pictures_beyond, 1, FURTHER - 1);
+	/* 20 steps of 6, four tenths of them ads as they are: three rounds of 16 */
+	int seen[ALL] = {0};
+	for (int step = 0; step < 20; step++) {
+		uint32_t items[6];
+		transfer_step(t, step, items);
+		for (int i = 0; i < 6; i++)
+			if (items[i] < ALL)
+				seen[items[i]]++;
+	}
+	for (int i = 0; i < ALL; i++)
+		assert_int_equal(seen[i], 3);
+	transfer_close(&t);
+	o.unlabelled_ads = ADS - LABELLED + 1;
+	assert_refused(WN_INVALID, "42 ads without a label, expected at most 41", transfer_open(&t, &o, err));
+	for (size_t i = LABELLED; i < ADS; i++)
+		f.dataset.samples[i].label = 0;
+}
+
 /* Never a picture's own words, every picture and every text equally often, no pair twice: up to the last of all pairs. */
 static void recombination_is_balanced(void **state)
 {
@@ -101,7 +146,7 @@ static void a_set_is_a_function_of_its_options(void **state)
 
 	transfer_options other = o;
 	other.batch_size = 3;
-	other.labelled_share = 1;
+	other.ads_share = 1;
 	b = open_set(&other);
 	assert_string_equal(transfer_digest(a), transfer_digest(b));
 	transfer_close(&b);
@@ -148,9 +193,9 @@ static void bad_options_are_refused(void **state)
 		{47, 0, 0, 1, 4, "47 labelled ads, expected 1 to 46"},
 		{1, 1, 0, 1, 4, "1 recombined items, but 1 ads have only 0 pairs"},
 		{5, 0, 10, 1, 4, "10 unlabelled items, expected at most 9"},
-		{5, 5, 0, 0, 4, "labelled share 0, expected"},
-		{5, 5, 0, 1.01, 4, "labelled share 1.01, expected"},
-		{5, 5, 0, NAN, 4, "labelled share"},
+		{5, 5, 0, 0, 4, "share of ads 0, expected"},
+		{5, 5, 0, 1.01, 4, "share of ads 1.01, expected"},
+		{5, 5, 0, NAN, 4, "share of ads"},
 		{5, 5, 0, 1, 0, "batches of 0"},
 	};
 	transfer_options o = fixture_options(&f);
@@ -159,7 +204,7 @@ static void bad_options_are_refused(void **state)
 		o.samples = cases[i].samples;
 		o.recombined = cases[i].recombined;
 		o.unlabelled = cases[i].unlabelled;
-		o.labelled_share = cases[i].share;
+		o.ads_share = cases[i].share;
 		o.batch_size = cases[i].batch;
 		assert_refused(WN_INVALID, cases[i].message, transfer_open(&t, &o, err));
 		assert_null(t);
@@ -453,6 +498,7 @@ int main(void)
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, open_fixture, close_fixture)
 	const struct CMUnitTest tests[] = {
 		WITH_FIXTURE(labelled_ads_come_first_as_they_are),
+		WITH_FIXTURE(ads_without_a_label_take_part),
 		WITH_FIXTURE(recombination_is_balanced),
 		WITH_FIXTURE(a_set_is_a_function_of_its_options),
 		WITH_FIXTURE(bad_options_are_refused),

@@ -111,8 +111,8 @@ static inline void fixture_close(fixture *f)
 
 static inline transfer_options fixture_options(const fixture *f)
 {
-	return (transfer_options){.labelled = &f->dataset, .labelled_images = &f->images, .samples = ADS, .recombined = 100,
-				  .unlabelled_images = &f->unlabelled, .unlabelled = FURTHER_PICTURES, .labelled_share = 0.4,
+	return (transfer_options){.labelled = &f->dataset, .samples = ADS, .ads = &f->dataset, .ad_images = &f->images,
+				  .recombined = 100, .unlabelled_images = &f->unlabelled, .unlabelled = FURTHER_PICTURES, .ads_share = 0.4,
 				  .batch_size = 6, .seed = 5, .tokenizer = f->tokenizer, .manifest = &f->manifest};
 }
 
