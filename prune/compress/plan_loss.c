@@ -7,6 +7,8 @@
 
 #include "base/arena.h"
 
+#define NOTHING_LEFT 1e-9 /* share of a part that counts as none */
+
 /* sums[k]: the k lowest scores together, k in [0, count] */
 typedef struct attention_loss {
 	int heads, head_dim;
@@ -219,15 +221,24 @@ static double block_removed(const block_loss *b, const plan_widths *w)
 	return b->parts > b->total ? removed * (b->total / b->parts) : removed;
 }
 
+/* What a part gives up that loses `removed` of its `total`: that much for little, and without end for all of it. */
+static double given_up(double total, double removed)
+{
+	return total > 0 ? -total * log(fmax(1 - removed / total, NOTHING_LEFT)) : 0;
+}
+
 double plan_loss_of(const plan_loss *l, const plan_shape_widths *w)
 {
-	double loss = l->queries[l->num_queries - w->queries];
+	double loss = given_up(l->queries[l->num_queries], l->queries[l->num_queries - w->queries]);
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_loss *s = &l->stacks[c];
 		const bool *stays = s->stays + w->of[c].blocks * s->blocks;
-		loss += s->hidden[s->hidden_size - w->of[c].hidden];
-		for (int i = 0; i < s->blocks; i++)
-			loss += stays[i] ? block_removed(&s->block[i], &w->of[c]) : s->block[i].total;
+		double total = 0, removed = 0;
+		for (int i = 0; i < s->blocks; i++) {
+			total += s->block[i].total;
+			removed += stays[i] ? block_removed(&s->block[i], &w->of[c]) : s->block[i].total;
+		}
+		loss += given_up(total, removed) + given_up(s->hidden[s->hidden_size], s->hidden[s->hidden_size - w->of[c].hidden]);
 	}
 	return loss;
 }

@@ -124,6 +124,15 @@ static wn_code give_back(planner *p, plan_shape_widths *w, double *cost, wn_erro
 	}
 }
 
+static bool any_refused(const planner *p)
+{
+	for (int c = 0; c < NUM_COMPONENTS; c++)
+		for (int k = 0; k < NUM_MOVES; k++)
+			if (p->refused[c][k])
+				return true;
+	return false;
+}
+
 /* Moves from *w until the target is met; *cost is that of what is left, *moves counts. */
 static wn_code descend(planner *p, plan_shape_widths *w, double *cost, int *moves, wn_error *err)
 {
@@ -141,8 +150,14 @@ static wn_code descend(planner *p, plan_shape_widths *w, double *cost, int *move
 		bool found;
 		if ((rc = best_move(p, w, *cost, &m, &found, err)))
 			return rc;
-		if (!found)
-			return out_of_reach(p, *cost, err);
+		if (!found) {
+			/* heads and head_dim hindered each other on the way: the limits do allow less */
+			if (any_refused(p))
+				return out_of_reach(p, *cost, err);
+			*w = least;
+			*cost = least_cost;
+			break;
+		}
 		print_move(p, w, &m);
 		p->promised[m.which][m.kind] += *cost - m.cost;
 		*w = m.to;

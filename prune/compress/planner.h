@@ -3,7 +3,7 @@
  * Greedy, from the teacher's shape: of all single moves (one block less of a component, one step less of FFN width, heads,
  * head dimension or hidden width of a component, fewer queries) the one that gives up the least importance per unit of cost
  * saved is taken, until the target is met. Costs come from cost.h, importance from scores.h: a move's loss is the sum of the
- * lowest-scored structures it removes, beyond those already removed (plan_loss.h). Widths are the same in all blocks of a
+ * lowest-scored structures it removes, and the more the less is left of what they are part of (plan_loss.h). Widths are the same in all blocks of a
  * component (Hugging Face's config.json can express the result when uniform_heads keeps heads * head_dim == hidden_size).
  *
  * A step of a width is `multiple`, or a 32nd of the teacher's width when that is more. As kernels round sizes up, one step may

@@ -72,6 +72,13 @@ static double lowest(const double *scores, int count, int remove)
 	return sum;
 }
 
+/* By plan_loss.h: what a part with these scores gives up that loses `removed` of them. */
+static double given_up(const double *scores, int count, double removed)
+{
+	const double all = lowest(scores, count, count);
+	return -all * log1p(-removed / all);
+}
+
 /* By the rule, head by head: the lowest heads go as a whole, kept ones lose their lowest dimensions. */
 static double attention_loss(const structure_scores *s, component which, int block, bool cross, int heads, int head_dim)
 {
@@ -97,21 +104,22 @@ static double attention_loss(const structure_scores *s, component which, int blo
 
 static double shape_loss(const structure_scores *s, const plan_shape_widths *w)
 {
-	double sum = lowest(s->queries, s->shape.num_query_tokens, s->shape.num_query_tokens - w->queries);
+	double sum = given_up(s->queries, s->shape.num_query_tokens, lowest(s->queries, s->shape.num_query_tokens, s->shape.num_query_tokens - w->queries));
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_config *stack = shape_stack(&s->shape, (component)c);
 		const plan_widths *to = &w->of[c];
 		double totals[MAX_BLOCKS];
 		for (int b = 0; b < stack->num_hidden_layers; b++)
 			totals[b] = s->blocks[c][b].total;
-		const double blocks = lowest(totals, stack->num_hidden_layers, stack->num_hidden_layers - to->blocks);
+		double blocks = lowest(totals, stack->num_hidden_layers, stack->num_hidden_layers - to->blocks);
 		qsort(totals, (size_t)stack->num_hidden_layers, sizeof *totals, ascending);
-		sum += blocks + lowest(s->hidden[c], stack->hidden_size, stack->hidden_size - to->hidden);
+		sum += given_up(s->hidden[c], stack->hidden_size, lowest(s->hidden[c], stack->hidden_size, stack->hidden_size - to->hidden));
 		for (int b = 0; b < stack->num_hidden_layers; b++)
 			if (s->blocks[c][b].total >= totals[stack->num_hidden_layers - to->blocks])
-				sum += lowest(s->blocks[c][b].ffn, stack->blocks[b].ffn_dim, stack->blocks[b].ffn_dim - to->ffn) +
+				blocks += lowest(s->blocks[c][b].ffn, stack->blocks[b].ffn_dim, stack->blocks[b].ffn_dim - to->ffn) +
 				       attention_loss(s, (component)c, b, false, to->heads, to->head_dim) +
-				       (stack->blocks[b].cross_num_heads ? attention_loss(s, (component)c, b, true, to->heads, to->head_dim) : 0);
+				          (stack->blocks[b].cross_num_heads ? attention_loss(s, (component)c, b, true, to->heads, to->head_dim) : 0);
+		sum += given_up(totals, stack->num_hidden_layers, blocks);
 	}
 	return sum;
 }
@@ -146,6 +154,10 @@ static void losses_are_sums_of_the_lowest(void **state)
 	double inside = 0;
 	for (int b = 0; b < 4; b++)
 		inside += lowest(s.blocks[COMPONENT_TEXT][b].ffn, 1024, 512) / (b == 1 ? 100 : 1);
+	double totals[4];
+	for (int b = 0; b < 4; b++)
+		totals[b] = s.blocks[COMPONENT_TEXT][b].total;
+	inside = given_up(totals, 4, inside);
 	assert_close(plan_loss_of(l, &half), inside, 1e-9 * inside, "inside", 0);
 	three.of[COMPONENT_TEXT].blocks = 3;
 	assert_true(plan_loss_of(l, &three) > plan_loss_of(l, &half));
@@ -164,7 +176,27 @@ static void last_cross_attention_stays(void **state)
 	s.blocks[COMPONENT_QFORMER][1].total = 50;
 	assert_ok(plan_loss_open(&l, &s, BLOCKS_BY_IMPORTANCE, true, err));
 	const plan_shape_widths one = {{{3, 24, 2, 12, 40}, {1, 16, 2, 8, 32}, {2, 20, 3, 5, 28}}, 3};
-	assert_close(plan_loss_of(l, &one), 50, 1e-9, "loss", 0);
+	assert_close(plan_loss_of(l, &one), 51 * log(51), 1e-9, "loss", 0);
+	plan_loss_close(&l);
+	structure_scores_close(&s);
+}
+
+/* What is nearly gone is dear: the planner takes from all parts a little rather than one part whole. */
+static void the_last_of_a_part_is_dear(void **state)
+{
+	const blip2_config full = teacher();
+	structure_scores s;
+	plan_loss *l;
+	scores_open(&s, &full, EQUAL, 4);
+	assert_ok(plan_loss_open(&l, &s, BLOCKS_BY_IMPORTANCE, true, err));
+	plan_shape_widths w = {{{6, 192, 3, 64, 768}, {2, 192, 3, 64, 768}, {4, 256, 4, 64, 1024}}, 16};
+	double before = plan_loss_of(l, &w), step = 0;
+	while (--w.of[COMPONENT_VISION].blocks >= 1) {
+		const double loss = plan_loss_of(l, &w);
+		assert_true(loss - before > step); /* equal scores: each costs more than the one before */
+		step = loss - before;
+		before = loss;
+	}
 	plan_loss_close(&l);
 	structure_scores_close(&s);
 }
@@ -211,13 +243,19 @@ static void blocks_are_lost_as_they_are_kept(void **state)
 				blip2_config to;
 				plan_space_shape(&to, &p, &w);
 				assert_true(hf_config_is_uniform(&to));
-				const double want = dropped_blocks(&s, &to, (block_choice)choice);
+				double totals[6];
+				for (int i = 0; i < 6; i++)
+					totals[i] = s.blocks[COMPONENT_QFORMER][i].total;
+				const double want = given_up(totals, 6, dropped_blocks(&s, &to, (block_choice)choice));
 				assert_close(plan_loss_of(l, &w), want, 1e-9 * want, "loss", (size_t)w.of[COMPONENT_QFORMER].blocks);
 				if (first == 0)
 					first = want;
 			}
 			/* five of six keep the pattern only without the last */
-			assert_close(first, s.blocks[COMPONENT_QFORMER][5].total, 1e-9 * first, "first", 0);
+			double totals[6];
+			for (int i = 0; i < 6; i++)
+				totals[i] = s.blocks[COMPONENT_QFORMER][i].total;
+			assert_close(first, given_up(totals, 6, totals[5]), 1e-9 * first, "first", 0);
 			plan_loss_close(&l);
 			structure_scores_close(&s);
 		}
@@ -760,6 +798,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(losses_are_sums_of_the_lowest),
 		cmocka_unit_test(last_cross_attention_stays),
+		cmocka_unit_test(the_last_of_a_part_is_dear),
 		cmocka_unit_test(blocks_are_lost_as_they_are_kept),
 		cmocka_unit_test(ladders_go_down_and_up),
 		cmocka_unit_test(blocks_are_made_loadable),
