@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "prune/report/html.h"
+#include "base/html.h"
 #include "prune/report/sections.h"
 
 static wn_code compression(FILE *f, const run *r, const energy_assumptions *energy, wn_error *err)

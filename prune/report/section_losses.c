@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/svg_plot.h"
 #include "prune/report/curves.h"
-#include "prune/report/svg_plot.h"
 
 #define MAX_POINTS 600
 #define SMOOTH     0.01 /* of a segment's steps */

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/svg_plot.h"
 #include "prune/report/svg_bars.h"
-#include "prune/report/svg_plot.h"
 
 static const run_class *find_class(const run_eval *e, const char *label)
 {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "prune/report/svg_plot.h"
+#include "base/svg_plot.h"
 
 /* Columns of the iterations; all [n] with n = iterations, except the recovery lines of [3 n]. */
 typedef struct columns {

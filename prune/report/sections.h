@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
+#include "base/html.h"
 #include "prune/report/energy.h"
-#include "prune/report/html.h"
 #include "prune/report/run_reader.h"
 
 /* Pixels: a plot over the page, and two or three beside each other (html.h's page is 1056 wide inside). */

@@ -3,10 +3,10 @@
 
 #include <math.h>
 
-#include "prune/report/html.h"
-#include "prune/report/number_text.h"
-#include "prune/report/svg_axis.h"
-#include "prune/report/svg_plot.h"
+#include "base/html.h"
+#include "base/number_text.h"
+#include "base/svg_axis.h"
+#include "base/svg_plot.h"
 
 #define FONT         11.0
 #define NAME_COLUMNS 26

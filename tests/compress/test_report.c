@@ -5,14 +5,14 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
-#include "prune/commands.h"
 #include "base/energy_meter.h"
+#include "base/html.h"
+#include "base/svg_axis.h"
+#include "base/svg_plot.h"
+#include "prune/commands.h"
 #include "prune/report/curves.h"
-#include "prune/report/html.h"
 #include "prune/report/report.h"
 #include "prune/report/run_parse.h"
-#include "prune/report/svg_axis.h"
-#include "prune/report/svg_plot.h"
 
 static char scratch[256], run_dir[300];
 

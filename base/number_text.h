@@ -1,7 +1,7 @@
 /* number_text.h: numbers as people read them. Values are returned by value: text_si(n, "").s lives to the end of the full
  * expression, enough for one fprintf. NaN is "–" everywhere: not known. The spaces in them do not break. */
-#ifndef WINNOW_PRUNE_REPORT_NUMBER_TEXT_H
-#define WINNOW_PRUNE_REPORT_NUMBER_TEXT_H
+#ifndef WINNOW_BASE_NUMBER_TEXT_H
+#define WINNOW_BASE_NUMBER_TEXT_H
 
 typedef struct number_text {
 	char s[48];

@@ -1,11 +1,11 @@
 /* svg_plot.c: see svg_plot.h. From top to bottom: title, legend, name of the y axis, the plot, ticks, name of the x axis. */
-#include "prune/report/svg_plot.h"
+#include "base/svg_plot.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "prune/report/html.h"
-#include "prune/report/svg_axis.h"
+#include "base/html.h"
+#include "base/svg_axis.h"
 
 #define FONT       11.0
 #define EM         0.56 /* mean width of a Latin letter; a wide character is two */

@@ -1,5 +1,5 @@
 /* number_text.c: see number_text.h. */
-#include "prune/report/number_text.h"
+#include "base/number_text.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,15 +1,15 @@
 /* html.h: a self-contained page: escaping, its frame and style, paragraphs and tables.
  *
- * Written to a FILE (report.c: open_memstream); a write that fails shows in ferror, which is looked at once at the end. The page has
+ * Written to a FILE (open_memstream, mostly); a write that fails shows in ferror, which is looked at once at the end. The page has
  * no script and refers to nothing outside (its own policy forbids it), follows the reader's light or dark scheme, and prints.
- * Whatever comes from a run goes through html_text: names of labels, rows and directories are a stranger's. The page is
+ * Whatever comes from outside goes through html_text: names of labels, files and directories are a stranger's. The page is
  * well-formed XML too, so any XML parser can check it. */
-#ifndef WINNOW_PRUNE_REPORT_HTML_H
-#define WINNOW_PRUNE_REPORT_HTML_H
+#ifndef WINNOW_BASE_HTML_H
+#define WINNOW_BASE_HTML_H
 
 #include <stdio.h>
 
-#include "prune/report/number_text.h"
+#include "base/number_text.h"
 
 /* Escaped for text and for quoted attributes. What is not UTF-8, and characters XML does not have, become U+FFFD. */
 void html_text(FILE *f, const char *text);

@@ -1,12 +1,12 @@
 /* html.c: see html.h. */
-#include "prune/report/html.h"
+#include "base/html.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-/* Colours are variables, so that plots follow the scheme too. --c0: the student, --c1: the teacher, then further curves. */
+/* Colours are variables, so that plots follow the scheme too. --c0: what the page is about, --c1: what it is compared with, then further curves. */
 #define LIGHT                                                                                                         \
 	"--bg:#fff;--fg:#1b1f24;--muted:#59636e;--line:#d5dae0;--panel:#f5f7f9;--c0:#0b6fb8;--c1:#8a95a1;--c2:#c4570a;" \
 	"--c3:#12805c;--c4:#8a4fb5;--c5:#a77a00;--c6:#b3304b;--c7:#13808f;"

@@ -3,8 +3,8 @@
  * A plot fits its axes to its data, writes at most as many ticks as have room, and places labels beside dots where they
  * cover neither each other nor a dot: one that finds no place is left out (its dot still tells its name when pointed
  * at). */
-#ifndef WINNOW_PRUNE_REPORT_SVG_PLOT_H
-#define WINNOW_PRUNE_REPORT_SVG_PLOT_H
+#ifndef WINNOW_BASE_SVG_PLOT_H
+#define WINNOW_BASE_SVG_PLOT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,7 +12,7 @@
 
 typedef struct plot_series {
 	const char *name;  /* in the legend; NULL: not there */
-	int colour;        /* 0 to 7; 0 is the student's, 1 the teacher's */
+	int colour;        /* 0 to 7; 0 is what the page is about, 1 what it is compared with */
 	size_t count;
 	const double *x, *y; /* [count]; what an axis does not take (NaN, zero on a log axis) leaves a gap */
 	const char *const *labels; /* [count] of the dots, entries may be NULL; or NULL */
@@ -41,7 +41,7 @@ typedef struct plot {
 /* False, and nothing written, when no series has a point. */
 bool svg_plot(FILE *f, const plot *p);
 
-/* Shared with svg_bars.c. Width of a text in the plots' font, roughly; a class: "m" muted, "h" heading; anchor: start, middle, end. */
+/* For other charts too. Width of a text in the plots' font, roughly; a class: "m" muted, "h" heading; anchor: start, middle, end. */
 double svg_text_width(const char *text, double font_px);
 void svg_text(FILE *f, double x, double y, const char *anchor, const char *css_class, const char *text);
 void svg_open(FILE *f, int width, int height, const char *title);

@@ -1,10 +1,10 @@
 /* svg_axis.h: from values to pixels: the range of an axis, its ticks and their labels. Pure functions. */
-#ifndef WINNOW_PRUNE_REPORT_SVG_AXIS_H
-#define WINNOW_PRUNE_REPORT_SVG_AXIS_H
+#ifndef WINNOW_BASE_SVG_AXIS_H
+#define WINNOW_BASE_SVG_AXIS_H
 
 #include <stdbool.h>
 
-#include "prune/report/number_text.h"
+#include "base/number_text.h"
 
 #define AXIS_MAX_TICKS 16
 

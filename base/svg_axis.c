@@ -1,5 +1,5 @@
 /* svg_axis.c: see svg_axis.h. */
-#include "prune/report/svg_axis.h"
+#include "base/svg_axis.h"
 
 #include <math.h>
 #include <stdio.h>
