@@ -460,6 +460,22 @@ wn_code config_set(const config_schema *s, void *cfg, const char *assignment, wn
 	return assign_text(s, cfg, &s->keys[i], equals + 1, err);
 }
 
+wn_code config_load_with(const config_schema *s, void *cfg, const char *path, const char *const *sets, int num_sets,
+                         wn_code (*check)(const void *cfg, wn_error *err), wn_error *err)
+{
+	wn_code rc = config_load(s, cfg, path, err);
+	if (rc != WN_OK)
+		return rc;
+	for (int i = 0; rc == WN_OK && i < num_sets; i++)
+		if ((rc = config_set(s, cfg, sets[i], err)) != WN_OK)
+			wn_fail_prefix(err, "--set %.100s", sets[i]);
+	if (rc == WN_OK && check && (rc = check(cfg, err)) != WN_OK)
+		wn_fail_prefix(err, "%s", path);
+	if (rc != WN_OK)
+		config_free(s, cfg);
+	return rc;
+}
+
 void config_free(const config_schema *s, void *cfg)
 {
 	for (size_t i = 0; i < s->count; i++)
@@ -531,4 +547,19 @@ static void print_section(const config_schema *s, const void *cfg, const char *p
 void config_print(const config_schema *s, const void *cfg, FILE *out)
 {
 	print_section(s, cfg, "", 0, 0, out);
+}
+
+char *config_text(const config_schema *s, const void *cfg)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *f = open_memstream(&text, &size);
+	if (!f)
+		return NULL;
+	config_print(s, cfg, f);
+	if (fclose(f) != 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
 }

@@ -135,6 +135,11 @@ wn_code config_parse(const config_schema *s, void *cfg, const char *name, const 
 /* The same without any file (a schema with required keys: WN_INVALID names the first; their fields would be zero). */
 wn_code config_defaults(const config_schema *s, void *cfg, wn_error *err);
 
+/* config_load, then one override after the other (config_set), then what a single key cannot say: check (may be NULL) refuses values that
+ * do not go together. Messages begin with the path, or with the override that is wrong. On failure *cfg is cleared. */
+wn_code config_load_with(const config_schema *s, void *cfg, const char *path, const char *const *sets, int num_sets,
+                         wn_code (*check)(const void *cfg, wn_error *err), wn_error *err);
+
 /* Applies one "listen.port=9000" (a `--set` argument) to a loaded struct. A string is taken as it is, without quotes; a list is
  * YAML: "keys=[a, b]". On failure *cfg is unchanged. */
 wn_code config_set(const config_schema *s, void *cfg, const char *assignment, wn_error *err);
@@ -145,6 +150,8 @@ void config_free(const config_schema *s, void *cfg);
 /* Prints the YAML document, every key with its description, type and range as comments: the defaults when cfg is NULL (a
  * required key is commented out), else the values in cfg. config_load reads it back, secrets ("***") excepted. */
 void config_print(const config_schema *s, const void *cfg, FILE *out);
+/* The same as a text, malloc'ed; NULL: no memory. */
+char *config_text(const config_schema *s, const void *cfg);
 
 /* Path of the first key without the flags in `ignore` whose values differ in a and b, or NULL: with CONFIG_RELOADABLE, the
  * key that makes a reload need a restart. */

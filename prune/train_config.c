@@ -146,23 +146,19 @@ static wn_code check_phases(const train_config *c, wn_error *err)
 	return WN_OK;
 }
 
+static wn_code check(const void *config, wn_error *err)
+{
+	manifest m = {0};
+	wn_code rc = check_phases(config, err);
+	if (!rc)
+		rc = train_config_manifest(config, &m, err);
+	manifest_close(&m);
+	return rc;
+}
+
 wn_code train_config_load(train_config *out, const char *path, const char *const *sets, int num_sets, wn_error *err)
 {
-	wn_code rc = config_load(&TRAIN_CONFIG_SCHEMA, out, path, err);
-	if (rc)
-		return rc;
-	for (int i = 0; !rc && i < num_sets; i++)
-		if ((rc = config_set(&TRAIN_CONFIG_SCHEMA, out, sets[i], err)))
-			wn_fail_prefix(err, "--set %.100s", sets[i]);
-	if (!rc && (rc = check_phases(out, err)))
-		wn_fail_prefix(err, "%s", path);
-	manifest m = {0};
-	if (!rc && (rc = train_config_manifest(out, &m, err)))
-		wn_fail_prefix(err, "%s", path);
-	manifest_close(&m);
-	if (rc)
-		train_config_free(out);
-	return rc;
+	return config_load_with(&TRAIN_CONFIG_SCHEMA, out, path, sets, num_sets, check, err);
 }
 
 void train_config_free(train_config *c) { config_free(&TRAIN_CONFIG_SCHEMA, c); }
@@ -288,19 +284,4 @@ wn_code train_config_model(const train_config *c, blip2_config *out, wn_error *e
 		out->qformer.blocks[i].cross_head_dim = out->qformer.blocks[i].head_dim;
 	}
 	return rc;
-}
-
-char *train_config_text(const train_config *c)
-{
-	char *text = NULL;
-	size_t size = 0;
-	FILE *f = open_memstream(&text, &size);
-	if (!f)
-		return NULL;
-	config_print(&TRAIN_CONFIG_SCHEMA, c, f);
-	if (fclose(f)) {
-		free(text);
-		return NULL;
-	}
-	return text;
 }

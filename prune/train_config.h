@@ -91,7 +91,4 @@ wn_code train_config_manifest(const train_config *c, manifest *out, wn_error *er
 /* The model's shapes when it starts from scratch. Every rule of the architecture is checked by blip2_create. */
 wn_code train_config_model(const train_config *c, blip2_config *out, wn_error *err);
 
-/* The resolved configuration as YAML text (malloc'ed, caller frees; NULL on no memory): what the run's manifest keeps. */
-char *train_config_text(const train_config *c);
-
 #endif

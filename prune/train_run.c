@@ -297,7 +297,7 @@ static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error
 		return rc;
 	if (o->resume && (rc = run_changes(&r->changed, &TRAIN_CONFIG_SCHEMA, r->config, r->config->run_dir, NULL, err)))
 		return rc;
-	char *config = train_config_text(r->config);
+	char *config = config_text(&TRAIN_CONFIG_SCHEMA, r->config);
 	json_t *id = identity_json(r, digest);
 	if (config && id)
 		rc = run_dir_write_manifest(r->config->run_dir, NULL, id, config, o->resume, o->dry, r->identity, err);

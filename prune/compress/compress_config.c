@@ -124,8 +124,9 @@ static wn_code check_final(const compress_config *c, wn_error *err)
 	return WN_OK;
 }
 
-static wn_code check(const compress_config *c, wn_error *err)
+static wn_code check(const void *config, wn_error *err)
 {
+	const compress_config *c = config;
 	stage s;
 	if (c->stages.count > MAX_STAGES)
 		return wn_fail(err, WN_INVALID, "stages: found %zu, expected at most %d", c->stages.count, MAX_STAGES);
@@ -157,17 +158,7 @@ static wn_code check(const compress_config *c, wn_error *err)
 
 wn_code compress_config_load(compress_config *out, const char *path, const char *const *sets, int num_sets, wn_error *err)
 {
-	wn_code rc = config_load(&COMPRESS_CONFIG_SCHEMA, out, path, err);
-	if (rc)
-		return rc;
-	for (int i = 0; !rc && i < num_sets; i++)
-		if ((rc = config_set(&COMPRESS_CONFIG_SCHEMA, out, sets[i], err)))
-			wn_fail_prefix(err, "--set %.100s", sets[i]);
-	if (!rc && (rc = check(out, err)))
-		wn_fail_prefix(err, "%s", path);
-	if (rc)
-		compress_config_free(out);
-	return rc;
+	return config_load_with(&COMPRESS_CONFIG_SCHEMA, out, path, sets, num_sets, check, err);
 }
 
 void compress_config_free(compress_config *c) { config_free(&COMPRESS_CONFIG_SCHEMA, c); }
@@ -214,19 +205,4 @@ wn_code compress_config_shape(const compress_config *c, const blip2_config *teac
 	}
 	set_if(&out->num_query_tokens, c->final_queries);
 	return WN_OK;
-}
-
-char *compress_config_text(const compress_config *c)
-{
-	char *text = NULL;
-	size_t size = 0;
-	FILE *f = open_memstream(&text, &size);
-	if (!f)
-		return NULL;
-	config_print(&COMPRESS_CONFIG_SCHEMA, c, f);
-	if (fclose(f)) {
-		free(text);
-		return NULL;
-	}
-	return text;
 }

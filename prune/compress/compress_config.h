@@ -68,7 +68,5 @@ void compress_config_free(compress_config *c);
 int compress_config_stages(const compress_config *c, stage *out);
 /* The final shape given by hand, over the teacher's. */
 wn_code compress_config_shape(const compress_config *c, const blip2_config *teacher, blip2_config *out, wn_error *err);
-/* The resolved configuration as YAML text (malloc'ed; NULL on no memory). */
-char *compress_config_text(const compress_config *c);
 
 #endif

@@ -241,7 +241,7 @@ static wn_code write_manifest(workspace *w, const workspace_options *o, wn_error
 		rc = digest_file(tokenizer_digest, w->tokenizer_path, err);
 	if (rc)
 		return rc;
-	char *config = compress_config_text(c);
+	char *config = config_text(&COMPRESS_CONFIG_SCHEMA, c);
 	json_t *id = identity_json(w, tokenizer_digest);
 	rc = config && id ? run_dir_write_manifest(c->run_dir, "compress", id, config, o->resume, o->dry, w->identity, err)
 			  : wn_fail(err, WN_NOMEM, "no memory for the run's manifest");

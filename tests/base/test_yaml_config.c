@@ -429,6 +429,52 @@ static void printed_values_load_again(void **state)
 	config_free(&SCHEMA, &a);
 }
 
+static wn_code even_port(const void *cfg, wn_error *err)
+{
+	const sample *c = cfg;
+	return c->port % 2 ? wn_fail(err, WN_UNSUPPORTED, "listen.port: found %d, expected an even one", c->port) : WN_OK;
+}
+
+/* A file, what the command line says otherwise, and what no single key can say. */
+static void overrides_and_checks_are_refused_by_name(void **state)
+{
+	static const char *const good[] = {"listen.port=10", "rate=2", "listen.port=12"};
+	static const struct {
+		const char *set;
+		wn_code code;
+		const char *message;
+	} bad[] = {
+		{"listen.port=x", WN_INVALID, "--set listen.port=x: listen.port: found \"x\", expected an integer from 1 to 65535"},
+		{"nonsense=1", WN_INVALID, "--set nonsense=1: nonsense: found an unknown key, expected one that --print-config lists"},
+		{"listen.port=11", WN_UNSUPPORTED, "%s: listen.port: found 11, expected an even one"},
+	};
+	const char *path = temp_file("with.yaml", "listen: {port: 8}\nseed: 5\n", 26);
+	sample c;
+	wn_error err = {0};
+	assert_int_equal(config_load_with(&SCHEMA, &c, path, good, 3, even_port, &err), WN_OK);
+	assert_int_equal(c.port, 12); /* the last one counts */
+	assert_true(c.rate == 2 && c.seed == 5);
+	char *text = config_text(&SCHEMA, &c), *printed = print(&SCHEMA, &c);
+	assert_string_equal(text, printed);
+	free(text);
+	free(printed);
+	config_free(&SCHEMA, &c);
+	assert_int_equal(config_load_with(&SCHEMA, &c, path, NULL, 0, NULL, &err), WN_OK);
+	assert_int_equal(c.port, 8);
+	config_free(&SCHEMA, &c);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		char expected[600];
+		err = (wn_error){0};
+		memset(&c, 1, sizeof c);
+		assert_int_equal(config_load_with(&SCHEMA, &c, path, &bad[i].set, 1, even_port, &err), bad[i].code);
+		snprintf(expected, sizeof expected, bad[i].message, path);
+		assert_string_equal(err.message, expected);
+		assert_null(c.address); /* cleared */
+	}
+	err = (wn_error){0};
+	assert_int_equal(config_load_with(&SCHEMA, &c, temp_path("absent.yaml"), NULL, 0, even_port, &err), WN_NOT_FOUND);
+}
+
 static void secrets_are_neither_printed_nor_quoted(void **state)
 {
 	sample c;
@@ -473,6 +519,7 @@ int main(void)
 		cmocka_unit_test(set_changes_one_key_or_nothing),
 		cmocka_unit_test(printed_defaults_document_every_key),
 		cmocka_unit_test(printed_values_load_again),
+		cmocka_unit_test(overrides_and_checks_are_refused_by_name),
 		cmocka_unit_test(secrets_are_neither_printed_nor_quoted),
 		cmocka_unit_test(first_difference_tells_reload_from_restart),
 	};

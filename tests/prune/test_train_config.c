@@ -47,7 +47,7 @@ static void minimal_file_has_defaults(void **state)
 	assert_ok(blip2_create(&model, &b, err));
 	blip2_close(&model);
 	/* what the run's manifest keeps loads again, to the same */
-	char *text = train_config_text(&c);
+	char *text = config_text(&TRAIN_CONFIG_SCHEMA, &c);
 	train_config again;
 	assert_ok(config_parse(&TRAIN_CONFIG_SCHEMA, &again, "printed", text, strlen(text), err));
 	assert_null(config_first_difference(&TRAIN_CONFIG_SCHEMA, &c, &again, 0));
@@ -77,7 +77,7 @@ static void shipped_files_load(void **state)
 /* The resolved configuration without the lines of keys in `may_differ` and, when it is in there, of the caption section. */
 static char *comparable(const train_config *c, const char *const *may_differ)
 {
-	char *text = train_config_text(c), *out = calloc(1, strlen(text) + 1), *save = NULL, section[64] = "";
+	char *text = config_text(&TRAIN_CONFIG_SCHEMA, c), *out = calloc(1, strlen(text) + 1), *save = NULL, section[64] = "";
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		char key[160];
 		const int name = (int)strcspn(line + strspn(line, " "), ":");
