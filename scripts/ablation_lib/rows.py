@@ -91,9 +91,11 @@ ROWS = (
     ("random", "importance: random", ["importance.method=random"]),
     ("blocks-from-end", "blocks from the end", ["importance.blocks=end"]),
     ("no-recombined", "without recombined ads", ["data.recombined=0"]),
+    ("no-unlabelled", "without ads that have no label", ["data.unlabelled_ads=0", "data.unlabelled=0"]),
     ("scratch", "from scratch, distilled", ["start=scratch"]),
     ("scratch-labels", "from scratch, labels only",
-     ["start=scratch", "loss.nll=1", "loss.kl=0", "loss.pair=0", "loss.relation=0", "data.recombined=0", "data.unlabelled=0"]),
+     ["start=scratch", "loss.nll=1", "loss.kl=0", "loss.pair=0", "loss.relation=0", "data.recombined=0",
+      "data.unlabelled_ads=0", "data.unlabelled=0"]),
 )
 NAMES = tuple(name for name, *_ in ROWS)
 

@@ -287,7 +287,7 @@ class Rows(unittest.TestCase):
     def test_every_built_in_row(self):
         config = {"loss.nll": "0.5", "loss.kl": "1", "loss.pair": "1", "loss.relation": "1", "loss.hidden": "1",
                   "loss.finish_hidden": "0", "importance.method": "taylor", "importance.blocks": "importance", "start": "pruned",
-                  "data.recombined": "100", "data.unlabelled": "0"}
+                  "data.recombined": "100", "data.unlabelled_ads": "40", "data.unlabelled": "0"}
         made, left_out = rows.make(base(PAPER, config=config), set(rows.NAMES))
         self.assertEqual(([row.name for row in made], left_out), (list(rows.NAMES), []))
         self.assertEqual(made[0].sets, [])
