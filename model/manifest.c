@@ -42,6 +42,8 @@ static bool plain_name(const char *s, size_t max)
 	return n >= 1 && n <= max && s[strspn(s, NAME_CHARS)] == '\0';
 }
 
+bool manifest_name_is_valid(const char *name) { return plain_name(name, sizeof((manifest *)0)->name - 1) && name[0] != '.'; }
+
 static bool has_control(const char *s)
 {
 	for (; *s; s++)
@@ -165,7 +167,7 @@ static wn_code parse_text_fields(manifest *m, const json_t *root, wn_error *err)
 	}
 	v = json_object_get(root, "name");
 	const char *name = json_string_value(v);
-	if (!name || !plain_name(name, sizeof m->name - 1) || name[0] == '.')
+	if (!name || !manifest_name_is_valid(name))
 		return json_bad(err, "", "name", v, "1 to 64 of A-Z a-z 0-9 _ . -, not starting with a dot");
 	strcpy(m->name, name);
 	if ((v = json_object_get(root, "prompt"))) {

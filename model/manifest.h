@@ -27,6 +27,7 @@
 #ifndef WINNOW_MODEL_MANIFEST_H
 #define WINNOW_MODEL_MANIFEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <jansson.h>
@@ -38,6 +39,9 @@
 
 typedef enum action { ACTION_PASS, ACTION_REVIEW, ACTION_BLOCK } action;
 const char *action_name(action a); /* "pass", "review", "block" */
+
+/* Of a model, in registries' paths and in URLs too: [A-Za-z0-9._-]{1,64}, no leading dot. */
+bool manifest_name_is_valid(const char *name);
 
 typedef struct label_spec {
 	char name[64];

@@ -53,7 +53,7 @@ int cmd_publish(int argc, char **argv)
 	int parsed = options_parse(&info, argc, argv);
 	if (parsed != OPTIONS_OK)
 		return parsed == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
-	if (!publish_name_is_valid(o.name)) {
+	if (!manifest_name_is_valid(o.name)) {
 		fprintf(stderr, "winnow-prune publish: --name: found \"%.60s\", expected 1 to 64 of A-Z a-z 0-9 . _ -, not starting "
 		        "with a dot\n", o.name);
 		return EXIT_USAGE;

@@ -30,12 +30,6 @@
 #define DIR_MODE 0755
 #define FILE_MODE 0644
 
-bool publish_name_is_valid(const char *name)
-{
-	size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-	return n > 0 && n <= 64 && name[n] == 0 && name[0] != '.';
-}
-
 static wn_code without_slashes(char *out, size_t size, const char *path, wn_error *err)
 {
 	size_t n = strlen(path);
@@ -225,7 +219,7 @@ wn_code publish_open(publication *p, const publish_options *o, wn_error *err)
 {
 	wn_code rc;
 	*p = (publication){.options = *o};
-	if (!publish_name_is_valid(o->name))
+	if (!manifest_name_is_valid(o->name))
 		rc = wn_fail(err, WN_INVALID, "name: found \"%.64s\", expected 1 to 64 of A-Z a-z 0-9 . _ -, not starting with a dot",
 		             o->name);
 	else if (o->version < 0 || o->version > PUBLISH_MAX_VERSION)

@@ -44,9 +44,6 @@ typedef struct publication {
 	int leftovers_removed;  /* hidden directories of dead publishers */
 } publication;
 
-/* [A-Za-z0-9._-]{1,64}, no leading dot. */
-bool publish_name_is_valid(const char *name);
-
 /* Loads and checks; *out zeroed on failure. Every error is one line that names the file, key or tensor. */
 wn_code publish_open(publication *out, const publish_options *o, wn_error *err);
 /* Copies and renames. WN_CANCELLED when stopped. After a failure nothing of it is visible, except when the message says

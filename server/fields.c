@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "model/manifest.h"
 #include "model/pretokenize.h"
 #include "server/multipart.h"
 
@@ -54,7 +55,7 @@ static reason set_model(request *r, const char *data, size_t len)
 		memcpy(name, data, len);
 		name[len] = 0;
 	}
-	if (len >= sizeof name || strlen(name) != len || !registry_name_is_valid(name))
+	if (len >= sizeof name || strlen(name) != len || !manifest_name_is_valid(name))
 		return request_fail(r, REASON_BAD_FIELD, "model: expected [A-Za-z0-9._-]{1,64} without a leading dot");
 	memcpy(r->model_name, name, len + 1);
 	return REASON_OK;

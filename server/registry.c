@@ -19,12 +19,6 @@ struct registry {
 	served_model *current;
 };
 
-bool registry_name_is_valid(const char *name)
-{
-	size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-	return n > 0 && n <= 64 && name[n] == 0 && name[0] != '.';
-}
-
 static bool is_version(const char *s)
 {
 	size_t n = strspn(s, "0123456789");
@@ -100,7 +94,7 @@ static wn_code check_files(int dir_fd, const char *shown, wn_error *err)
 /* Descriptor of the version's directory; shown gets its path for messages, version its number. */
 static int open_version(const server_config *c, char *shown, size_t shown_size, char version[24], wn_error *err)
 {
-	if (!registry_name_is_valid(c->model_name)) {
+	if (!manifest_name_is_valid(c->model_name)) {
 		wn_fail(err, WN_INVALID,
 			"model.name: found \"%.64s\", expected [A-Za-z0-9._-]{1,64} without a leading dot",
 			c->model_name);

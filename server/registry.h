@@ -35,7 +35,4 @@ served_model *registry_acquire(registry *r);
 /* Gives one reference back and clears *m; the last one frees the model. NULL is fine. */
 void registry_release(served_model **m);
 
-/* [A-Za-z0-9._-]{1,64}, no leading dot. */
-bool registry_name_is_valid(const char *name);
-
 #endif

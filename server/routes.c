@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/registry.h"
+#include "model/manifest.h"
 
 static const struct {
 	const char *path;
@@ -33,7 +33,7 @@ static route model_route(const char *p)
 {
 	route r = {.id = ROUTE_NONE};
 	p = take_segment(r.model, sizeof r.model, p);
-	if (!p || !registry_name_is_valid(r.model))
+	if (!p || !manifest_name_is_valid(r.model))
 		return r;
 	if (strncmp(p, "/versions/", 10) == 0) {
 		p = take_segment(r.version, sizeof r.version, p + 10);

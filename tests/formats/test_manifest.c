@@ -75,6 +75,16 @@ static void a_model_that_is_no_classifier_yet_needs_only_a_name(void **state)
 #define LABELS(...) HEAD ",\"prompt\":\"{text}\",\"labels\":[" __VA_ARGS__ "]}"
 #define PROMPT(text) HEAD ",\"prompt\":\"" text "\",\"labels\":[" L1 "," L2 "]}"
 #define X32 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+/* A name becomes a directory's, and a part of a URL. */
+static void names_that_are_paths_are_refused(void **state)
+{
+	static const char *const bad[] = {"", ".", "..", ".hidden", "a/b", "../x", "a b", "a\n", "\xe4\xbb\x8a", X32 X32 "x"};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_false(manifest_name_is_valid(bad[i]));
+	assert_true(manifest_name_is_valid("ad-audit_1.2"));
+	assert_true(manifest_name_is_valid(X32 X32));
+}
+
 static void refusals_name_the_key(void **state)
 {
 	static const struct {
@@ -338,6 +348,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_full_manifest_survives_a_round_trip),
 		cmocka_unit_test(a_model_that_is_no_classifier_yet_needs_only_a_name),
+		cmocka_unit_test(names_that_are_paths_are_refused),
 		cmocka_unit_test(refusals_name_the_key),
 		cmocka_unit_test(what_would_be_refused_is_not_written),
 		cmocka_unit_test(every_truncation_and_flip_is_an_error_or_loads),
