@@ -22,7 +22,7 @@ struct distiller {
 	label_batch batch;
 	distill_scratch *scratch;
 	int micro_batch, tail_rows;
-	uint32_t *items;           /* [batch_size] */
+	uint32_t *items, *next;    /* [batch_size]: of this step and the next */
 	int32_t *rows;             /* [micro_batch * tail_rows]: of logits */
 	int *query_rows, *text_rows; /* student row -> teacher row, for the batch at hand */
 	/* of the backward at hand */
@@ -70,10 +70,11 @@ static wn_code open_batches(distiller *d, bool training, wn_error *err)
 	if (!rc && training)
 		rc = distill_scratch_open(&d->scratch, d->micro_batch, &w->trie, (size_t)d->shape->vocab_size, err);
 	d->items = calloc((size_t)w->config->batch_size, sizeof *d->items);
+	d->next = calloc((size_t)w->config->batch_size, sizeof *d->next);
 	d->rows = calloc(loss_rows, sizeof *d->rows);
 	d->query_rows = calloc(n * (size_t)d->shape->num_query_tokens, sizeof *d->query_rows);
 	d->text_rows = calloc(n * (size_t)(d->shape->num_query_tokens + d->batch.max_len), sizeof *d->text_rows);
-	if (!rc && (!d->items || !d->rows || !d->query_rows || !d->text_rows))
+	if (!rc && (!d->items || !d->next || !d->rows || !d->query_rows || !d->text_rows))
 		rc = wn_fail(err, WN_NOMEM, "no memory for a batch of %d", w->config->batch_size);
 	return rc;
 }
@@ -136,6 +137,7 @@ void distiller_close(distiller **d)
 	adamw_close(&(*d)->adamw);
 	free((*d)->grads);
 	free((*d)->items);
+	free((*d)->next);
 	free((*d)->rows);
 	free((*d)->query_rows);
 	free((*d)->text_rows);
@@ -228,6 +230,10 @@ wn_code distiller_step(distiller *d, int64_t step, double lr, distill_result *ou
 	*out = (distill_result){0};
 	d->terms = &out->terms;
 	transfer_step(d->w->transfer, step, d->items);
+	if (d->teacher) {
+		transfer_step(d->w->transfer, step + 1, d->next);
+		teacher_prefetch(d->teacher, d->next, c->batch_size);
+	}
 	zero_grads(d);
 	wn_code rc = accumulate(d, c->batch_size, step, err);
 	if (rc)

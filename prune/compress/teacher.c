@@ -395,6 +395,12 @@ wn_code teacher_run(teacher *t, const label_batch *b, wn_error *err)
 	return WN_OK;
 }
 
+void teacher_prefetch(const teacher *t, const uint32_t *items, int n)
+{
+	for (int i = 0; t->cached && i < n; i++)
+		teacher_cache_prefetch(&t->cache, items[i]);
+}
+
 const float *teacher_logits(const teacher *t) { return t->logits; }
 
 const float *teacher_hidden(const teacher *t, component which, int block)

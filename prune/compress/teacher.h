@@ -50,6 +50,8 @@ bool teacher_is_cached(const teacher *t);
 
 /* The outputs for b's items, valid until the next call. b: of the set and the trie given at open. */
 wn_code teacher_run(teacher *t, const label_batch *b, wn_error *err);
+/* The next batch's items: where outputs are cached, the disk fetches them while this batch is worked on. */
+void teacher_prefetch(const teacher *t, const uint32_t *items, int n);
 const float *teacher_logits(const teacher *t); /* [n][1 + tail_len][V] */
 /* Output of a teacher's block for the whole batch, [n * rows][hidden_size], rows as the teacher's own forward of b lays them
  * out (Q + text_len in the text stack); padding rows are undefined. NULL without hidden. */

@@ -56,6 +56,8 @@ wn_code teacher_cache_sync(teacher_cache *c, size_t done, wn_error *err);
 /* All are written: synced, renamed, mapped. */
 wn_code teacher_cache_commit(teacher_cache *c, wn_error *err);
 static inline const void *teacher_cache_at(const teacher_cache *c, size_t i) { return c->map + c->start[i]; }
+/* Record i of a complete file will be read soon: the disk may begin. */
+void teacher_cache_prefetch(const teacher_cache *c, size_t i);
 /* Removes a temporary in which nothing is done; any other stays for the next maker. */
 void teacher_cache_close(teacher_cache *c);
 
