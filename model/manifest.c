@@ -474,35 +474,49 @@ static json_t *manifest_json(const manifest *m)
 	return NULL;
 }
 
+/* *text: the file's content, the caller's, as manifest_parse takes it. */
+static wn_code make_text(char **text, const manifest *m, wn_error *err)
+{
+	char *body = NULL;
+	manifest check = {0};
+	wn_code rc = WN_OK;
+	json_t *root = NULL;
+	*text = NULL;
+	if (m->num_labels < 0 || m->num_labels > MAX_LABELS)
+		return wn_fail(err, WN_INVALID, "found %d labels, expected at most %d", m->num_labels, MAX_LABELS);
+	if (!(root = manifest_json(m)))
+		return wn_fail(err, WN_INVALID, "a text in it is not UTF-8, or out of memory");
+	body = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+	json_decref(root);
+	if (!body || asprintf(text, "%s\n", body) < 0) {
+		*text = NULL;
+		rc = wn_fail(err, WN_NOMEM, "out of memory");
+	}
+	free(body);
+	if (rc == WN_OK && (rc = manifest_parse(&check, *text, strlen(*text), err)) != WN_OK) {
+		free(*text);
+		*text = NULL;
+	}
+	manifest_close(&check);
+	return rc;
+}
+
+wn_code manifest_check(const manifest *m, wn_error *err)
+{
+	char *text;
+	wn_code rc = make_text(&text, m, err);
+	free(text);
+	return rc;
+}
+
 wn_code manifest_write(const manifest *m, const char *path, wn_error *err)
 {
-	char *body = NULL, *text = NULL;
-	manifest check = {0};
-	wn_code rc;
-	json_t *root = NULL;
-	if (m->num_labels < 0 || m->num_labels > MAX_LABELS) {
-		rc = wn_fail(err, WN_INVALID, "%s: found %d labels, expected at most %d", path, m->num_labels, MAX_LABELS);
-		goto out;
-	}
-	if (!(root = manifest_json(m))) {
-		rc = wn_fail(err, WN_INVALID, "%s: a text in it is not UTF-8, or out of memory", path);
-		goto out;
-	}
-	body = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-	if (!body || asprintf(&text, "%s\n", body) < 0) {
-		text = NULL;
-		rc = wn_fail(err, WN_NOMEM, "%s: out of memory", path);
-		goto out;
-	}
-	if ((rc = manifest_parse(&check, text, strlen(text), err)) != WN_OK) {
+	char *text;
+	wn_code rc = make_text(&text, m, err);
+	if (rc != WN_OK)
 		wn_fail_prefix(err, "%s", path);
-		goto out;
-	}
-	rc = file_write_atomic(path, text, strlen(text), err);
-out:
-	manifest_close(&check);
+	else
+		rc = file_write_atomic(path, text, strlen(text), err);
 	free(text);
-	free(body);
-	json_decref(root);
 	return rc;
 }

@@ -77,7 +77,9 @@ wn_code manifest_digest_files(manifest *m, const char *dir, wn_error *err);
 /* Compares every file named in m->files with its SHA-256: WN_INVALID names the first that differs, is absent or is a symbolic
  * link. WN_OK when m names none. */
 wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err);
-/* Atomic: temporary, fsync, rename. What manifest_parse would refuse is not written (WN_INVALID names the key). */
+/* WN_INVALID names the key that manifest_parse would refuse: before hours are spent on the model it belongs to. */
+wn_code manifest_check(const manifest *m, wn_error *err);
+/* Atomic: temporary, fsync, rename. What manifest_check refuses is not written. */
 wn_code manifest_write(const manifest *m, const char *path, wn_error *err);
 void manifest_close(manifest *m);
 

@@ -349,6 +349,8 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 	if (!rc)
 		rc = *c->init_from ? model_from_checkpoint(out, err) : model_from_scratch(out, err);
 	if (!rc)
+		rc = manifest_check(&out->manifest, err);
+	if (!rc)
 		rc = read_splits(out, err);
 	if (!rc)
 		rc = check_stretches(out, err);

@@ -86,6 +86,8 @@ static wn_code load_teacher(workspace *w, wn_error *err)
 	/* What the teacher's files and answers say does not hold for a student. */
 	w->manifest.lineage = w->manifest.quantization = w->manifest.self_test = w->manifest.widths = w->manifest.files = NULL;
 	snprintf(w->manifest.precision, sizeof w->manifest.precision, "f32");
+	if ((rc = manifest_check(&w->manifest, err)))
+		return rc;
 	classifier *probe = NULL; /* refuses what cannot classify, with its own words */
 	rc = classifier_borrow(&probe, w->teacher.model, w->teacher.tokenizer, &w->teacher.image_processor, &w->manifest, err);
 	classifier_close(&probe);

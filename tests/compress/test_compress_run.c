@@ -406,6 +406,14 @@ static void a_baseline_from_scratch_needs_no_stages(void **state)
 	compress_ok("scratch-staged", staged, 1, true, 0); /* and it can be continued */
 }
 
+static void a_name_that_cannot_be_saved_is_refused_at_once(void **state)
+{
+	char path[600];
+	compress_refused("misnamed", "name=my student", false, "name: found \"my student\", expected 1 to 64 of");
+	snprintf(path, sizeof path, "%s/misnamed/manifest.json", dir);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 static void refuse_config(wn_code code, const char *words, const char *const *sets, int num_sets)
 {
 	compress_config c;
@@ -442,6 +450,7 @@ int main(void)
 		cmocka_unit_test(the_final_event_has_both_latencies),
 		cmocka_unit_test(request_threads_are_the_runs_unless_given),
 		cmocka_unit_test(a_baseline_from_scratch_needs_no_stages),
+		cmocka_unit_test(a_name_that_cannot_be_saved_is_refused_at_once),
 		cmocka_unit_test(settings_that_make_no_sense_are_refused),
 	};
 	return cmocka_run_group_tests(tests, open_dir, close_dir);

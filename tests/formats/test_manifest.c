@@ -179,15 +179,18 @@ static void what_would_be_refused_is_not_written(void **state)
 	assert_int_equal(manifest_parse(&m, FULL, strlen(FULL), &err), WN_OK);
 	m.labels[1].threshold = 2;
 	assert_int_equal(manifest_write(&m, temp_path("never.json"), &err), WN_INVALID);
+	assert_int_equal(manifest_check(&m, NULL), WN_INVALID);
 	assert_non_null(strstr(err.message, "/never.json: labels[1].threshold: found 2.0, expected a probability from 0 to 1"));
 	assert_int_equal(access(temp_path("never.json"), F_OK), -1);
 	m.labels[1].threshold = 0.5;
 	strcpy(m.labels[1].verbalizer, "\xff");
 	err = (wn_error){0};
 	assert_int_equal(manifest_write(&m, temp_path("never.json"), &err), WN_INVALID);
+	assert_int_equal(manifest_check(&m, NULL), WN_INVALID);
 	m.num_labels = 65;
 	err = (wn_error){0};
 	assert_int_equal(manifest_write(&m, temp_path("never.json"), &err), WN_INVALID);
+	assert_int_equal(manifest_check(&m, NULL), WN_INVALID);
 	m.num_labels = 2;
 	manifest_close(&m);
 }

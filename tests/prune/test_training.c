@@ -281,6 +281,23 @@ static void stretches_longer_than_the_phase_are_refused(void **state)
 		       train("widths", widths, 2, false, 0, NULL, err));
 }
 
+/* What no winnow.json may say is known before the first step, not when the first model is saved. */
+static void what_could_not_be_saved_is_refused_at_once(void **state)
+{
+	static const struct {
+		const char *set, *words;
+	} cases[] = {
+		{"name=my ad", "name: found \"my ad\", expected 1 to 64 of"},
+		{"labels=[a b | 合规 | pass, c | 赌博 | block]", "labels[0].name: found \"a b\", expected 1 to 63 of"},
+		{"prompt=内容", "prompt"},
+	};
+	char path[400];
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		assert_refused(WN_INVALID, cases[i].words, train("unsaved", &cases[i].set, 1, false, 0, NULL, err));
+	snprintf(path, sizeof path, "%s/unsaved/manifest.json", dir);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 /* Weighting micro-batches by their label tokens makes the gradient that of the whole batch, however it is cut. */
 static void micro_batches_add_up_to_the_batch(void **state)
 {
@@ -357,6 +374,7 @@ int main(void)
 		IN_DIR(stretches_resume_exactly),
 		IN_DIR(fewer_steps_end_the_phase),
 		IN_DIR(stretches_longer_than_the_phase_are_refused),
+		IN_DIR(what_could_not_be_saved_is_refused_at_once),
 		IN_DIR(tiny_model_learns_the_sample_ads_by_heart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
