@@ -155,10 +155,10 @@ static void a_dry_run_decodes_what_it_times_and_no_more(void **state)
 
 static void no_teacher_is_asked_when_nothing_is_learned_from_it(void **state)
 {
-	static const char *const labels[] = {"loss.kl=0", "loss.pair=0", "loss.relation=0", "loss.hidden=0", "loss.nll=1"};
-	static const char *const until_finish[] = {"loss.kl=0", "loss.pair=0", "loss.relation=0", "loss.hidden=1", "loss.nll=1"};
+	static const char *const labels[] = {"loss.kl=0", "loss.pair=0", "loss.relation=0", "loss.hidden=0", "loss.finish_hidden=0", "loss.nll=1"};
+	static const char *const until_finish[] = {"loss.kl=0", "loss.pair=0", "loss.relation=0", "loss.hidden=1", "loss.finish_hidden=0", "loss.nll=1"};
 	memset(&opened, 0, sizeof opened);
-	compress_ok("labels", labels, 5, false, 0);
+	compress_ok("labels", labels, 6, false, 0);
 	assert_int_equal(opened.teachers, 0);
 	json_t *steps = events_of("labels", "step");
 	assert_int_equal(json_array_size(steps), ALL_STEPS);
@@ -166,7 +166,7 @@ static void no_teacher_is_asked_when_nothing_is_learned_from_it(void **state)
 		assert_true(num(json_array_get(steps, i), "nll") > 0 && num(json_array_get(steps, i), "kl") == 0);
 	json_decref(steps);
 	memset(&opened, 0, sizeof opened);
-	compress_ok("until", until_finish, 5, false, 0);
+	compress_ok("until", until_finish, 6, false, 0);
 	assert_int_equal(opened.teachers, 1);
 }
 
