@@ -14,6 +14,7 @@
 #include "model/checkpoint.h"
 #include "model/classifier.h"
 #include "model/prompt.h"
+#include "prune/export_dir.h"
 #include "prune/memory_check.h"
 #include "prune/run_changes.h"
 #include "prune/run_dir.h"
@@ -344,6 +345,8 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 		rc = wn_fail(err, WN_NOMEM, "no memory for a path");
 	if (!rc && !o->dry)
 		rc = prepare_directory(out, o->resume, err);
+	if (!rc)
+		rc = export_dir_check(c->export_dir, c->init_from, "model.init_from", err);
 	if (!rc)
 		rc = train_config_manifest(c, &out->manifest, err);
 	if (!rc)

@@ -13,6 +13,7 @@
 #include "model/dnn.h"
 #include "prune/adamw_model.h"
 #include "prune/evaluate.h"
+#include "prune/export_dir.h"
 #include "prune/progress.h"
 #include "prune/run_changes.h"
 #include "prune/sample_plan.h"
@@ -511,9 +512,7 @@ static wn_code export_model(trainer *t, wn_error *err)
 	checkpoint ck = {0};
 	checkpoint_options o = {.skip_digest = true};
 	const bool from_best = c->export_from == EXPORT_BEST && t->at.has_best;
-	wn_code rc = train_run_path(c, "export", dir, err);
-	if (!rc && *c->export_dir && snprintf(dir, sizeof dir, "%s", c->export_dir) >= (int)sizeof dir)
-		rc = wn_fail(err, WN_TOO_LARGE, "export.dir: path too long");
+	wn_code rc = export_dir_path(c->run_dir, c->export_dir, dir, err);
 	if (!rc)
 		rc = train_run_path(c, "best", best, err);
 	if (!rc && from_best)

@@ -8,16 +8,8 @@
 #include "prune/compress/compress_cost.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/side_by_side.h"
+#include "prune/export_dir.h"
 #include "prune/run_dir.h"
-
-static wn_code export_path(const compress_config *c, char buf[PATH_MAX], wn_error *err)
-{
-	if (!*c->export_dir)
-		return run_dir_path(c->run_dir, "export", buf, err);
-	if (snprintf(buf, PATH_MAX, "%s", c->export_dir) >= PATH_MAX)
-		return wn_fail(err, WN_TOO_LARGE, "export.dir: path too long");
-	return WN_OK;
-}
 
 /* RUN/best, written to `dir`. */
 static wn_code write_export(const workspace *w, const char *dir, const char *name, int64_t best_step, wn_error *err)
@@ -76,7 +68,7 @@ wn_code exporter_run(const workspace *w, cost_model *cost, const char *name, int
 	const checkpoint_options o = {.verify_digests = true, .skip_digest = true};
 	char dir[PATH_MAX];
 	checkpoint ck = {0};
-	wn_code rc = export_path(w->config, dir, err);
+	wn_code rc = export_dir_path(w->config->run_dir, w->config->export_dir, dir, err);
 	if (!rc)
 		rc = write_export(w, dir, name, best_step, err);
 	if (!rc)

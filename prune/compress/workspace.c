@@ -1,20 +1,17 @@
 /* workspace.c: see workspace.h. */
 #include "prune/compress/workspace.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model/classifier.h"
 #include "model/dnn.h"
 #include "prune/compress/compress_log.h"
 #include "prune/evaluate.h"
+#include "prune/export_dir.h"
 #include "prune/run_changes.h"
 #include "prune/run_dir.h"
 #include "prune/train_state.h"
@@ -30,42 +27,6 @@ static wn_code prepare_directory(workspace *w, bool resume, wn_error *err)
 	if (!resume && train_state_exists(c->run_dir))
 		return wn_fail(err, WN_INVALID,
 			       "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", c->run_dir);
-	return WN_OK;
-}
-
-static bool holds_something(const char *dir)
-{
-	int entries = 0;
-	DIR *d = opendir(dir);
-	while (d && readdir(d))
-		entries++;
-	if (d)
-		closedir(d);
-	return entries > 2; /* . and .. */
-}
-
-/* What could not be written, or would not be replaced, when the student is finished hours from now. */
-static wn_code check_export(const compress_config *c, wn_error *err)
-{
-	char config[PATH_MAX], parent[PATH_MAX];
-	struct stat st, full;
-	if (!*c->export_dir)
-		return WN_OK;
-	if (snprintf(config, sizeof config, "%s/config.json", c->export_dir) >= PATH_MAX - 32) /* the temporary's suffix */
-		return wn_fail(err, WN_TOO_LARGE, "export.dir: path longer than %d bytes", PATH_MAX - 48);
-	if (!stat(c->export_dir, &st)) {
-		if (!S_ISDIR(st.st_mode))
-			return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a directory", c->export_dir);
-		if (!stat(c->teacher, &full) && full.st_dev == st.st_dev && full.st_ino == st.st_ino)
-			return wn_fail(err, WN_INVALID, "export.dir: %s is the teacher: the student would replace it", c->export_dir);
-		if (access(config, F_OK) && holds_something(c->export_dir))
-			return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a model directory: it would not be replaced",
-				       c->export_dir);
-	}
-	snprintf(parent, sizeof parent, "%s", c->export_dir);
-	const char *in = dirname(parent);
-	if (access(in, W_OK | X_OK))
-		return wn_fail(err, WN_IO, "export.dir: nothing can be written into %s: %s", in, strerror(errno));
 	return WN_OK;
 }
 
@@ -256,8 +217,8 @@ wn_code workspace_open(workspace *out, const compress_config *c, const workspace
 {
 	*out = (workspace){.config = c, .stop = o->stop, .out = o->out};
 	wn_code rc = o->dry ? WN_OK : prepare_directory(out, o->resume, err);
-	if (!rc && !o->dry)
-		rc = check_export(c, err);
+	if (!rc)
+		rc = export_dir_check(c->export_dir, c->teacher, "the teacher", err);
 	if (!rc)
 		rc = load_teacher(out, err);
 	if (!rc)

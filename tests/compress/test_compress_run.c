@@ -276,33 +276,16 @@ static void the_final_figures_are_of_the_delivered_directory(void **state)
 	assert_close(logged, exported, 1e-8, "nll", 0);
 }
 
+/* What is unusable: tests/prune/test_export_dir.c. */
 static void an_unusable_export_is_refused_at_once(void **state)
 {
-	char file[400], full[400], inside[500], set[6][600];
-	snprintf(file, sizeof file, "%s/a-file", dir);
-	write_text(file, "x");
-	snprintf(full, sizeof full, "%s/somebodys", dir);
-	mkdir(full, 0755);
-	snprintf(inside, sizeof inside, "%s/letters.txt", full);
-	write_text(inside, "x");
-	const struct {
-		const char *path, *words;
-	} cases[] = {
-		{file, "a-file exists and is not a directory"},
-		{full, "somebodys exists and is not a model directory"},
-		{"/no/such/place/x", "nothing can be written into /no/such/place"},
-		{"teacher/export/", "is the teacher"},
-	};
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		char run[32];
-		snprintf(run, sizeof run, "nowhere%zu", i);
-		snprintf(set[i], sizeof set[i], "export.dir=%s%s%s", *cases[i].path == '/' ? "" : dir, *cases[i].path == '/' ? "" : "/", cases[i].path);
-		compress_refused(run, set[i], false, cases[i].words);
-		snprintf(inside, sizeof inside, "%s/%s/manifest.json", dir, run);
-		assert_int_equal(access(inside, F_OK), -1); /* nothing was begun */
-	}
-	const char *sets[] = {set[4]};
-	snprintf(set[4], sizeof set[4], "export.dir=%s/given", dir);
+	char path[600], set[600];
+	snprintf(set, sizeof set, "export.dir=%s/teacher/export/", dir);
+	compress_refused("nowhere", set, false, "export/ is the teacher: it would be replaced");
+	snprintf(path, sizeof path, "%s/nowhere/manifest.json", dir);
+	assert_int_equal(access(path, F_OK), -1); /* nothing was begun */
+	const char *sets[] = {set};
+	snprintf(set, sizeof set, "export.dir=%s/given", dir);
 	compress_ok("given-run", sets, 1, false, 0);
 	json_decref(json_in_run("given", "winnow.json"));
 }

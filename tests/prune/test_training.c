@@ -281,19 +281,22 @@ static void stretches_longer_than_the_phase_are_refused(void **state)
 		       train("widths", widths, 2, false, 0, NULL, err));
 }
 
-/* What no winnow.json may say is known before the first step, not when the first model is saved. */
+/* What no winnow.json may say, and where nothing can be written, is known before the first step, not when a model is saved. */
 static void what_could_not_be_saved_is_refused_at_once(void **state)
 {
 	static const struct {
-		const char *set, *words;
+		const char *set;
+		wn_code code;
+		const char *words;
 	} cases[] = {
-		{"name=my ad", "name: found \"my ad\", expected 1 to 64 of"},
-		{"labels=[a b | 合规 | pass, c | 赌博 | block]", "labels[0].name: found \"a b\", expected 1 to 63 of"},
-		{"prompt=内容", "prompt"},
+		{"name=my ad", WN_INVALID, "name: found \"my ad\", expected 1 to 64 of"},
+		{"labels=[a b | 合规 | pass, c | 赌博 | block]", WN_INVALID, "labels[0].name: found \"a b\", expected 1 to 63 of"},
+		{"prompt=内容", WN_INVALID, "prompt"},
+		{"export.dir=/no/such/place/x", WN_IO, "export.dir: nothing can be written into /no/such/place"},
 	};
 	char path[400];
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		assert_refused(WN_INVALID, cases[i].words, train("unsaved", &cases[i].set, 1, false, 0, NULL, err));
+		assert_refused(cases[i].code, cases[i].words, train("unsaved", &cases[i].set, 1, false, 0, NULL, err));
 	snprintf(path, sizeof path, "%s/unsaved/manifest.json", dir);
 	assert_int_equal(access(path, F_OK), -1);
 }
