@@ -89,6 +89,8 @@ static const config_key KEYS[] = {
 /* clang-format on */
 const config_schema TRAIN_CONFIG_SCHEMA = CONFIG_SCHEMA(train_config, KEYS);
 
+const char *const TRAIN_FIXED_KEYS[] = {"phases", "labels", "seed", "modalities", NULL};
+
 int train_config_phases(const train_config *c, task tasks[NUM_TASKS])
 {
 	int n = 0;

@@ -71,6 +71,9 @@ enum { EXPORT_F32, EXPORT_F16, EXPORT_BF16 };
 enum { EXPORT_BEST, EXPORT_LAST };
 
 extern const config_schema TRAIN_CONFIG_SCHEMA;
+/* What a resumed run may not change (run_changes.h), beside what its identity holds: a checkpoint counts phases, and has learned the
+ * answers. */
+extern const char *const TRAIN_FIXED_KEYS[];
 
 /* Loads the file, applies the overrides ("key=value"), and checks what one key cannot: phases, labels, micro-batches. */
 wn_code train_config_load(train_config *out, const char *path, const char *const *sets, int num_sets, wn_error *err);

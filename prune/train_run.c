@@ -296,7 +296,7 @@ static wn_code write_manifest(train_run *r, const train_run_options *o, wn_error
 	wn_code rc = o->dry ? WN_OK : digest_file(digest, r->tokenizer_path, err);
 	if (rc)
 		return rc;
-	if (o->resume && (rc = run_changes(&r->changed, &TRAIN_CONFIG_SCHEMA, r->config, r->config->run_dir, NULL, err)))
+	if (o->resume && (rc = run_changes(&r->changed, &TRAIN_CONFIG_SCHEMA, r->config, r->config->run_dir, TRAIN_FIXED_KEYS, err)))
 		return rc;
 	char *config = config_text(&TRAIN_CONFIG_SCHEMA, r->config);
 	json_t *id = identity_json(r, digest);

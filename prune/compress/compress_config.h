@@ -58,7 +58,8 @@ typedef struct compress_config {
 } compress_config;
 
 extern const config_schema COMPRESS_CONFIG_SCHEMA;
-/* What a resumed run may not change (prune/run_changes.h): its shapes follow from it, and which structures it keeps. */
+/* What a resumed run may not change (prune/run_changes.h): its shapes follow from it, which structures it keeps, and what a step
+ * learns from. */
 extern const char *const COMPRESS_FIXED_KEYS[];
 
 /* Loads the file, applies the overrides ("key=value"), and checks what one key cannot. */

@@ -336,7 +336,10 @@ static void another_run_is_refused_by_name(void **state)
 		{"importance.batches=3", "importance.batches: found 3, expected 2"},
 		{"importance.blocks=end", "importance.blocks: found \"end\""},
 		{"precision=f32", "precision: found \"f32\", expected \"bf16\""},
-		{"data.recombined=50", "recombined"},
+		{"data.recombined=50", "data.recombined: found 50, expected 60"},
+		{"distill.batch_size=5", "distill.batch_size: found 5, expected 6"},
+		{"start=scratch", "start: found \"scratch\", expected \"pruned\""},
+		{"data.samples=30", "\"data\" is not what"},
 	};
 	compress_ok("refused", NULL, 0, false, 4);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)

@@ -217,7 +217,7 @@ static void stop_and_max_steps_leave_a_resumable_run(void **state)
 	const char *changed[NUM_SHORT + 1];
 	memcpy(changed, SHORT, sizeof SHORT);
 	changed[NUM_SHORT] = "seed=2";
-	assert_refused(WN_INVALID, "cannot resume: \"seed\"", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
+	assert_refused(WN_INVALID, "cannot resume: seed: found 2, expected 1", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
 	changed[NUM_SHORT] = "data.limit=20";
 	assert_refused(WN_INVALID, "cannot resume: \"data\"", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
 }
@@ -268,7 +268,7 @@ static void fewer_steps_end_the_phase(void **state)
 	changed[NUM_SHORT] = "audit.steps=1";
 	assert_ok(train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
 	changed[NUM_SHORT] = "phases=[audit]";
-	assert_refused(WN_INVALID, "", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
+	assert_refused(WN_INVALID, "cannot resume: phases: found [\"audit\"], expected [\"caption\", \"audit\"]", train("parts", changed, NUM_SHORT + 1, true, 0, NULL, err));
 }
 
 /* With `epochs` the number of steps is known once the data is read. */
