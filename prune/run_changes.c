@@ -1,15 +1,12 @@
 /* run_changes.c: see run_changes.h. */
 #include "prune/run_changes.h"
 
-#include <limits.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "prune/run_dir.h"
-
-#define MAX_MANIFEST_BYTES ((size_t)16 << 20)
 
 static json_t *list_json(const string_list *l)
 {
@@ -89,41 +86,33 @@ static wn_code compare(json_t **out, const config_key *k, const void *before, co
 static wn_code compare_all(json_t **out, const config_schema *s, const void *now, const char *text, const char *const *fixed, wn_error *err)
 {
 	void *before = calloc(1, s->size);
-	wn_code rc = before ? config_parse(s, before, "\"config\"", text, strlen(text), err) : wn_fail(err, WN_NOMEM, "no memory for a configuration");
-	if (!rc) {
-		for (size_t i = 0; !rc && i < s->count; i++)
-			rc = compare(out, &s->keys[i], before, now, fixed, err);
-		config_free(s, before);
-	}
+	if (!before)
+		return wn_fail(err, WN_NOMEM, "no memory for a configuration");
+	wn_code rc = config_parse(s, before, "\"config\"", text, strlen(text), err);
+	if (rc)
+		wn_fail_prefix(err, "cannot resume: this version does not read what the run began with");
+	for (size_t i = 0; !rc && i < s->count; i++)
+		rc = compare(out, &s->keys[i], before, now, fixed, err);
+	config_free(s, before);
 	free(before);
 	return rc;
 }
 
 wn_code run_changes(json_t **out, const config_schema *schema, const void *now, const char *dir, const char *const *fixed, wn_error *err)
 {
-	char path[PATH_MAX], *text = NULL;
-	size_t len = 0;
+	json_t *manifest;
 	*out = NULL;
-	wn_code rc = run_dir_path(dir, "manifest.json", path, err);
-	if (rc || access(path, F_OK))
+	wn_code rc = run_dir_read_manifest(&manifest, dir, err);
+	if (rc || !manifest)
 		return rc;
-	if ((rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err)))
-		return rc;
-	json_error_t je;
-	json_t *manifest = json_loadb(text, len, 0, &je);
-	free(text);
 	const char *config = json_string_value(json_object_get(manifest, "config"));
-	if (!manifest)
-		rc = wn_fail(err, WN_INVALID, "%s", je.text);
-	else if (!config)
-		rc = wn_fail(err, WN_INVALID, "config: found nothing, expected the configuration the run began with");
-	else
-		rc = compare_all(out, schema, now, config, fixed, err);
+	rc = config ? compare_all(out, schema, now, config, fixed, err)
+		    : wn_fail(err, WN_INVALID, "config: found nothing, expected the configuration the run began with");
 	json_decref(manifest);
 	if (rc) {
 		json_decref(*out);
 		*out = NULL;
-		wn_fail_prefix(err, "%s", path);
+		wn_fail_prefix(err, "%s/manifest.json", dir);
 	}
 	return rc;
 }

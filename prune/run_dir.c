@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "prune/train_state.h"
 
 #define MAX_MANIFEST_BYTES ((size_t)16 << 20)
 
@@ -72,25 +73,60 @@ wn_code run_dir_lock(const char *dir, int *fd, wn_error *err)
 	return WN_OK;
 }
 
-static wn_code check_same_run(const char *path, const json_t *identity, wn_error *err)
+wn_code run_dir_read_manifest(json_t **out, const char *dir, wn_error *err)
 {
-	char *text = NULL;
+	char path[PATH_MAX], *text = NULL;
 	size_t len = 0;
-	const char *key;
-	json_t *value;
-	wn_code rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err);
+	json_error_t je;
+	*out = NULL;
+	wn_code rc = run_dir_path(dir, "manifest.json", path, err);
+	if (rc || access(path, F_OK))
+		return rc;
+	if ((rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err)))
+		return rc;
+	*out = json_loadb(text, len, 0, &je);
+	free(text);
+	return *out ? WN_OK : wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+}
+
+/* A run goes on as what it is. */
+static wn_code check_command(const char *dir, const char *command, wn_error *err)
+{
+	json_t *manifest;
+	wn_code rc = run_dir_read_manifest(&manifest, dir, err);
+	const char *found = json_string_value(json_object_get(manifest, "command"));
+	if (!rc && manifest && strcmp(found ? found : "train", command) != 0)
+		rc = wn_fail(err, WN_INVALID, "run_dir: cannot resume: %s holds a run of winnow-prune %.40s, not of %s", dir,
+			     found ? found : "train", command);
+	json_decref(manifest);
+	return rc;
+}
+
+wn_code run_dir_open(const char *dir, const char *command, bool resume, int *fd_plus_1, wn_error *err)
+{
+	int fd;
+	wn_code rc = run_dir_lock(dir, &fd, err);
 	if (rc)
 		return rc;
-	json_error_t je;
-	json_t *old = json_loadb(text, len, 0, &je);
-	free(text);
-	if (!old)
-		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
-	json_object_foreach((json_t *)(uintptr_t)identity, key, value)
-		if (!rc && !json_equal(value, json_object_get(json_object_get(old, "identity"), key)))
-			rc = wn_fail(err, WN_INVALID, "%s: cannot resume: \"%s\" is not what the run began with", path, key);
-	json_decref(old);
+	if (resume)
+		rc = check_command(dir, command, err);
+	else if (train_state_exists(dir))
+		rc = wn_fail(err, WN_INVALID, "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", dir);
+	if (rc)
+		close(fd);
+	else
+		*fd_plus_1 = fd + 1;
 	return rc;
+}
+
+static wn_code check_same_run(const char *path, const json_t *old, const json_t *identity, wn_error *err)
+{
+	const char *key;
+	json_t *value;
+	json_object_foreach((json_t *)(uintptr_t)identity, key, value)
+		if (!json_equal(value, json_object_get(json_object_get(old, "identity"), key)))
+			return wn_fail(err, WN_INVALID, "%s: cannot resume: \"%s\" is not what the run began with", path, key);
+	return WN_OK;
 }
 
 wn_code run_dir_write_manifest(const char *dir, const char *command, const json_t *identity, const char *config, bool check, bool dry,
@@ -108,11 +144,14 @@ wn_code run_dir_write_manifest(const char *dir, const char *command, const json_
 		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
 	else
 		digest_memory(digest, id_text, strlen(id_text));
-	const bool goes_on = check && !dry && access(path, F_OK) == 0; /* the file then says how it began */
-	if (!rc && goes_on)
-		rc = check_same_run(path, identity, err);
-	if (!rc && !dry && !goes_on)
+	json_t *old = NULL; /* says how the run began */
+	if (!rc && check && !dry)
+		rc = run_dir_read_manifest(&old, dir, err);
+	if (!rc && old)
+		rc = check_same_run(path, old, identity, err);
+	else if (!rc && !dry)
 		rc = file_write_atomic(path, text, strlen(text), err);
+	json_decref(old);
 	free(text);
 	free(id_text);
 	json_decref(all);

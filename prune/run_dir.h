@@ -21,7 +21,12 @@ wn_code run_dir_make(const char *path, wn_error *err);
 /* Makes DIR and takes its lock; *fd is held until close. WN_IO when another process has it. Then removes what a run killed here
  * left half written: its models, checkpoints and files (file_sweep). */
 wn_code run_dir_lock(const char *dir, int *fd, wn_error *err);
+/* The same for a run of winnow-prune `command` ("train", "compress"). WN_INVALID when DIR holds a run and resume is false, and when
+ * the run to be resumed is another command's. */
+wn_code run_dir_open(const char *dir, const char *command, bool resume, int *fd_plus_1, wn_error *err);
 
+/* DIR/manifest.json, the caller's; NULL when there is none. */
+wn_code run_dir_read_manifest(json_t **out, const char *dir, wn_error *err);
 /* Writes DIR/manifest.json from `identity` and the resolved configuration's text; `command` may be NULL (a training run).
  * check: an existing one must have the same identity (WN_INVALID names the key), and stays as it is. dry: nothing is read or written.
  * digest gets the identity's. */

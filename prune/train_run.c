@@ -18,27 +18,12 @@
 #include "prune/memory_check.h"
 #include "prune/run_changes.h"
 #include "prune/run_dir.h"
-#include "prune/train_state.h"
 
 #define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
 
 wn_code train_run_path(const train_config *c, const char *name, char *buf, wn_error *err)
 {
 	return run_dir_path(c->run_dir, name, buf, err);
-}
-
-static wn_code prepare_directory(train_run *r, bool resume, wn_error *err)
-{
-	const train_config *c = r->config;
-	int fd;
-	wn_code rc = run_dir_lock(c->run_dir, &fd, err);
-	if (rc)
-		return rc;
-	r->lock_fd_plus_1 = fd + 1;
-	if (!resume && train_state_exists(c->run_dir))
-		return wn_fail(err, WN_INVALID,
-			       "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", c->run_dir);
-	return WN_OK;
 }
 
 /* ---- data ---- */
@@ -344,7 +329,7 @@ wn_code train_run_open(train_run *out, const train_config *c, const train_run_op
 	if (!rc && !(out->tokenizer_path = strdup(path)))
 		rc = wn_fail(err, WN_NOMEM, "no memory for a path");
 	if (!rc && !o->dry)
-		rc = prepare_directory(out, o->resume, err);
+		rc = run_dir_open(c->run_dir, "train", o->resume, &out->lock_fd_plus_1, err);
 	if (!rc)
 		rc = export_dir_check(c->export_dir, c->init_from, "model.init_from", err);
 	if (!rc)

@@ -14,21 +14,6 @@
 #include "prune/export_dir.h"
 #include "prune/run_changes.h"
 #include "prune/run_dir.h"
-#include "prune/train_state.h"
-
-static wn_code prepare_directory(workspace *w, bool resume, wn_error *err)
-{
-	const compress_config *c = w->config;
-	int fd;
-	wn_code rc = run_dir_lock(c->run_dir, &fd, err);
-	if (rc)
-		return rc;
-	w->lock_fd_plus_1 = fd + 1;
-	if (!resume && train_state_exists(c->run_dir))
-		return wn_fail(err, WN_INVALID,
-			       "run_dir: %s already holds a run: add --resume to continue it, or choose another directory", c->run_dir);
-	return WN_OK;
-}
 
 static wn_code load_teacher(workspace *w, wn_error *err)
 {
@@ -216,7 +201,7 @@ static wn_code write_manifest(workspace *w, const workspace_options *o, wn_error
 wn_code workspace_open(workspace *out, const compress_config *c, const workspace_options *o, wn_error *err)
 {
 	*out = (workspace){.config = c, .stop = o->stop, .out = o->out};
-	wn_code rc = o->dry ? WN_OK : prepare_directory(out, o->resume, err);
+	wn_code rc = o->dry ? WN_OK : run_dir_open(c->run_dir, "compress", o->resume, &out->lock_fd_plus_1, err);
 	if (!rc)
 		rc = export_dir_check(c->export_dir, c->teacher, "the teacher", err);
 	if (!rc)

@@ -380,12 +380,21 @@ static void strange_manifests_are_named(void **state)
 	char path[600];
 	compress_ok("strange", NULL, 0, false, 4);
 	snprintf(path, sizeof path, "%s/strange/manifest.json", dir);
-	write_text(path, "{\"config\": 5}");
+	write_text(path, "{\"command\": \"compress\", \"config\": 5}");
 	compress_refused("strange", NULL, true, "manifest.json: config: found nothing");
 	write_text(path, "{");
 	compress_refused("strange", NULL, true, "manifest.json: ");
-	write_text(path, "{\"config\": \"nonsense: 1\"}");
-	compress_refused("strange", NULL, true, "nonsense");
+	write_text(path, "{\"command\": \"compress\", \"config\": \"nonsense: 1\"}");
+	compress_refused("strange", NULL, true, "manifest.json: cannot resume: this version does not read what the run began with: \"config\":1: nonsense");
+}
+
+static void a_run_of_another_command_is_refused_as_such(void **state)
+{
+	char path[600];
+	compress_refused("teacher", NULL, true, "teacher holds a run of winnow-prune train, not of compress");
+	assert_refused(WN_INVALID, "whole holds a run of winnow-prune compress, not of train", train("whole", NULL, 0, true, 0, err));
+	snprintf(path, sizeof path, "%s/whole/tokenizer.json", dir);
+	assert_int_equal(access(path, F_OK), -1); /* nothing of the stranger's was put there */
 }
 
 static void the_lock_says_what_it_means(void **state)
@@ -417,6 +426,7 @@ int main(void)
 		cmocka_unit_test(another_run_is_refused_by_name),
 		cmocka_unit_test(another_prompt_label_or_tokenizer_is_refused),
 		cmocka_unit_test(strange_manifests_are_named),
+		cmocka_unit_test(a_run_of_another_command_is_refused_as_such),
 		cmocka_unit_test(the_lock_says_what_it_means),
 	};
 	return cmocka_run_group_tests(tests, open_all, close_dir);
