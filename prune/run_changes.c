@@ -117,4 +117,38 @@ wn_code run_changes(json_t **out, const config_schema *schema, const void *now, 
 	return rc;
 }
 
-json_t *run_changes_event(json_t *changed) { return json_pack("{s:s, s:O}", "event", "resume", "changed", changed); }
+/* What the log's last resume line says, the caller's; NULL: there is none. */
+static wn_code last_changes(json_t **out, const train_log *log, wn_error *err)
+{
+	char *line = NULL;
+	size_t size = 0;
+	*out = NULL;
+	FILE *f = fopen(log->path, "re");
+	if (!f)
+		return wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno));
+	while (getline(&line, &size, f) > 0) {
+		json_t *j = strstr(line, "\"resume\"") ? json_loads(line, 0, NULL) : NULL; /* of many lines, few are worth parsing */
+		const char *event = json_string_value(json_object_get(j, "event"));
+		if (event && !strcmp(event, "resume")) {
+			json_decref(*out);
+			*out = json_incref(json_object_get(j, "changed"));
+		}
+		json_decref(j);
+	}
+	wn_code rc = ferror(f) ? wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno)) : WN_OK;
+	free(line);
+	fclose(f);
+	return rc;
+}
+
+wn_code run_changes_log(train_log *log, const json_t *changed, wn_error *err)
+{
+	json_t *last, *now = changed ? json_deep_copy(changed) : json_object();
+	wn_code rc = last_changes(&last, log, err);
+	const bool same = last ? json_equal(last, now) : json_object_size(now) == 0;
+	json_decref(last);
+	if (!rc && !same)
+		return train_log_write(log, json_pack("{s:s, s:o}", "event", "resume", "changed", now), err);
+	json_decref(now);
+	return rc;
+}

@@ -500,7 +500,7 @@ static wn_code restore(trainer *t, wn_error *err)
 	wn_code rc = train_run_path(c, "log.jsonl", path, err);
 	if (!rc)
 		rc = train_log_open(&t->log, path, t->at.log_bytes, err);
-	return rc || !t->run->changed ? rc : train_log_write(&t->log, run_changes_event(t->run->changed), err);
+	return rc ? rc : run_changes_log(&t->log, t->run->changed, err);
 }
 
 /* The finished model in its delivery precision, from RUN/best or the weights at hand. */

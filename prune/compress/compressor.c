@@ -349,11 +349,13 @@ static wn_code restore(compressor *c, bool *resumed, wn_error *err)
 		if (!rc)
 			fprintf(c->w->out, "resuming in iteration %d of %d at step %lld\n", c->at.phase + 1, c->plan->count,
 				(long long)c->at.phase_step);
+	} else if (!rc && c->opt->resume) {
+		fprintf(c->w->out, "no checkpoint in %s yet: starting from the beginning\n", run);
 	}
 	snprintf(c->at.identity, sizeof c->at.identity, "%s", c->w->identity);
 	if (!rc)
 		rc = train_log_open(&c->log, path, c->at.log_bytes, err);
-	return rc || !c->w->changed ? rc : train_log_write(&c->log, run_changes_event(c->w->changed), err);
+	return rc ? rc : run_changes_log(&c->log, c->w->changed, err);
 }
 
 static wn_code run_all(compressor *c, bool resumed, wn_error *err)

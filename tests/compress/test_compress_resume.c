@@ -282,17 +282,23 @@ static void other_settings_are_recorded(void **state)
 	size_t len;
 	compress_ok("changed", NULL, 0, false, 4);
 	read_in_run("changed", "manifest.json", &first, &len);
-	compress_ok("changed", NULL, 0, true, 6);
+	compress_ok("changed", NULL, 0, true, 5);
 	json_t *events = events_of("changed", "resume");
 	assert_int_equal(json_array_size(events), 0); /* nothing is otherwise */
 	json_decref(events);
-	compress_ok("changed", sets, 2, true, 0);
+	compress_ok("changed", sets, 2, true, 6);
+	compress_ok("changed", sets, 2, true, 7); /* as said before */
+	compress_ok("changed", NULL, 0, true, 8); /* again as at the beginning */
+	compress_ok("changed", NULL, 0, true, 9);
+	compress_ok("changed", sets, 1, true, 0);
 	read_in_run("changed", "manifest.json", &later, &len);
 	assert_string_equal(first, later); /* how it began */
 	events = events_of("changed", "resume");
-	assert_int_equal(json_array_size(events), 1);
-	json_t *expected = json_pack("{s:[f, f], s:[f, f]}", "distill.learning_rate", 1e-3, 5e-4, "loss.kl", 1.0, 0.25);
-	assert_true(json_equal(json_object_get(json_array_get(events, 0), "changed"), expected));
+	json_t *expected = json_pack("[{s:[f, f], s:[f, f]}, {}, {s:[f, f]}]", "distill.learning_rate", 1e-3, 5e-4, "loss.kl", 1.0, 0.25,
+				     "distill.learning_rate", 1e-3, 5e-4);
+	assert_int_equal(json_array_size(events), 3);
+	for (size_t i = 0; i < 3; i++)
+		assert_true(json_equal(json_object_get(json_array_get(events, i), "changed"), json_array_get(expected, i)));
 	json_decref(expected);
 	json_decref(events);
 	free(first);
