@@ -23,7 +23,7 @@ typedef struct train_position {
 	double best_loss;      /* decides between equal metrics */
 	int64_t best_step;
 	int64_t log_bytes;     /* of log.jsonl, on disk before this is (train_log_sync) */
-	bool eval_pending;     /* this step's validation was interrupted: it is the first thing to do */
+	bool eval_pending;     /* this step's validation is not finished: it is the first thing to do */
 	int skipped_in_a_row;  /* steps without an update because the gradient was not finite */
 	double smooth_loss;    /* what the progress line shows */
 	double phase_seconds;  /* spent in the phase so far, by all processes; 0 in checkpoints that do not know */

@@ -331,12 +331,11 @@ static wn_code validate(trainer *t, wn_error *err)
 		return WN_OK;
 	eval_result e = {0};
 	double start = monotonic_seconds();
-	wn_code rc = evaluate_phase(t, &e, err);
-	if (rc == WN_CANCELLED) { /* the step is kept, its validation is owed */
-		t->at.eval_pending = true;
-		wn_code saved = save_state(t, NULL);
-		return saved ? saved : rc;
-	}
+	/* Saved, and the validation owed: RUN/best is never one that the run's checkpoints do not lead to (compressor.c). */
+	t->at.eval_pending = true;
+	wn_code rc = save_state(t, err);
+	if (!rc)
+		rc = evaluate_phase(t, &e, err);
 	if (rc)
 		return rc;
 	t->at.eval_pending = false;

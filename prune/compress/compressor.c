@@ -80,12 +80,10 @@ static wn_code save_student(const compressor *c, const char *dir, const json_t *
 	return workspace_save_student(c->w, dir, c->cut.student, DTYPE_F32, c->name, c->at.step, eval, err);
 }
 
-/* Saved, and told where. */
-static wn_code interrupted(compressor *c, wn_error *err)
+/* The state is saved. */
+static wn_code interrupted(const compressor *c, wn_error *err)
 {
-	wn_code rc = save_state(c, err);
-	return rc ? rc : wn_fail(err, WN_CANCELLED, "stopped in %s at step %lld of %lld", c->name, (long long)c->at.phase_step,
-				 (long long)c->it->steps);
+	return wn_fail(err, WN_CANCELLED, "stopped in %s at step %lld of %lld", c->name, (long long)c->at.phase_step, (long long)c->it->steps);
 }
 
 /* ---- an iteration's parts ---- */
@@ -191,19 +189,21 @@ static wn_code keep_best(compressor *c, double accuracy, double nll, const json_
 	return rc ? rc : save_student(c, dir, eval, err);
 }
 
-/* The student on validation; RUN/best keeps the best one of this iteration. *out is the caller's (or NULL). When it is stopped the
- * steps are kept, and the validation is owed. */
+/* The student on validation; RUN/best keeps the best one of this iteration. *out is the caller's (or NULL).
+ *
+ * The state is saved first, its validation owed: however this ends, no step is lost, and what RUN/best holds is what the run's own
+ * checkpoints lead to. A run that was killed behind the save of a best and went on from before it, with other settings, would
+ * otherwise deliver a student that its log does not know. */
 static wn_code validate(compressor *c, json_t **out, wn_error *err)
 {
 	json_t *eval = NULL;
 	wn_error why = {0};
-	wn_code rc = evaluate(c, c->cut.student, &eval, &why);
-	if (rc == WN_CANCELLED) {
-		c->at.eval_pending = true;
-		return interrupted(c, err);
-	}
+	c->at.eval_pending = true;
+	wn_code rc = save_state(c, err);
 	if (rc)
-		return wn_fail(err, rc, "%s", why.message);
+		return rc;
+	if ((rc = evaluate(c, c->cut.student, &eval, &why)))
+		return rc == WN_CANCELLED ? interrupted(c, err) : wn_fail(err, rc, "%s", why.message);
 	c->at.eval_pending = false;
 	const double accuracy = eval_number(eval, "accuracy"), nll = eval_number(eval, "nll");
 	const double metric = isfinite(accuracy) ? accuracy : 0, loss = isfinite(nll) ? nll : 1e30; /* a checkpoint's JSON has no NaN */
@@ -234,7 +234,7 @@ static wn_code distil(compressor *c, wn_error *err)
 		distill_result r;
 		double lr;
 		if (stopped(c))
-			return interrupted(c, err);
+			return (rc = save_state(c, err)) ? rc : interrupted(c, err);
 		if ((rc = distil_step(c, &r, &lr, err)))
 			return rc;
 		const bool done = c->at.phase_step == c->it->steps;
@@ -299,9 +299,9 @@ static wn_code run_iteration(compressor *c, bool resumed, wn_error *err)
 	wn_code rc = begin_iteration(c, resumed, &before, err);
 	if (!rc)
 		rc = distil(c, err);
-	if (!rc)
+	if (!rc && c->at.phase_step < c->it->steps) { /* --max-steps */
 		rc = save_state(c, err);
-	if (!rc && c->at.phase_step >= c->it->steps) {
+	} else if (!rc) {
 		rc = validate(c, &after, err);
 		if (!rc)
 			rc = log_iteration(c, before, after, err);

@@ -26,13 +26,41 @@ wn_code __wrap_distiller_score(distiller *d, int batches, structure_scores *s, w
 	return __real_distiller_score(d, batches, s, err);
 }
 
+/* Accuracies that validations find, in this order; the same for the same weights again. */
+static struct {
+	const double *script; /* NULL: what they are */
+	double fingerprint[32], given[32];
+	int count;
+} graded;
+
+static double grade(const blip2 *m)
+{
+	const float *w = blip2_weights((blip2 *)(uintptr_t)m);
+	double print = 0;
+	for (size_t i = 0; i < blip2_weights_count(m); i++)
+		print += w[i] * (double)(1 + i % 101);
+	int i = 0;
+	while (i < graded.count && graded.fingerprint[i] != print)
+		i++;
+	assert_true(i < 32);
+	if (i == graded.count) {
+		graded.fingerprint[i] = print;
+		graded.given[i] = *graded.script++;
+		graded.count++;
+	}
+	return graded.given[i];
+}
+
 wn_code __real_evaluate_audit(const eval_data *d, const classifier *c, metrics *out, wn_error *err);
 wn_code __wrap_evaluate_audit(const eval_data *d, const classifier *c, metrics *out, wn_error *err);
 wn_code __wrap_evaluate_audit(const eval_data *d, const classifier *c, metrics *out, wn_error *err)
 {
 	if (++evaluations == stop_at_evaluation)
 		stop = 1;
-	return __real_evaluate_audit(d, c, out, err);
+	wn_code rc = __real_evaluate_audit(d, c, out, err);
+	if (!rc && graded.script)
+		out->accuracy = grade(classifier_checkpoint(c)->model);
+	return rc;
 }
 
 wn_code __real_blip2_backward_loss(blip2_session *s, const blip2_batch *b, const blip2_loss *l, float *grads, wn_error *err);
@@ -42,6 +70,22 @@ wn_code __wrap_blip2_backward_loss(blip2_session *s, const blip2_batch *b, const
 	if (++backwards == stop_at_backward)
 		stop = 1;
 	return __real_blip2_backward_loss(s, b, l, grads, err);
+}
+
+static int die_at_best; /* behind the save of this RUN/best, from 1: nothing more is written, as after a kill */
+
+wn_code __real_checkpoint_save(const char *path, const blip2 *m, const manifest *man, const image_processor *ip, const char *tokenizer_path,
+			       dtype d, wn_error *err);
+wn_code __wrap_checkpoint_save(const char *path, const blip2 *m, const manifest *man, const image_processor *ip, const char *tokenizer_path,
+			       dtype d, wn_error *err);
+wn_code __wrap_checkpoint_save(const char *path, const blip2 *m, const manifest *man, const image_processor *ip, const char *tokenizer_path,
+			       dtype d, wn_error *err)
+{
+	const size_t len = strlen(path);
+	wn_code rc = __real_checkpoint_save(path, m, man, ip, tokenizer_path, d, err);
+	if (!rc && len > 5 && !strcmp(path + len - 5, "/best") && --die_at_best == 0)
+		return wn_fail(err, WN_IO, "killed");
+	return rc;
 }
 
 /* ---- the undisturbed run that the others are compared with ---- */
@@ -146,6 +190,58 @@ static void seconds_count_from_the_beginning(void **state)
 	json_decref(position);
 	compress_ok("before", NULL, 0, true, 0);
 	assert_as_whole("before");
+}
+
+/* ---- the best one ---- */
+
+/* The step of the last validation that was the best, by the log, by RUN/best and by what is delivered. */
+static void assert_one_best(const char *run, json_int_t expected)
+{
+	json_t *evals = events_of(run, "eval"), *e;
+	json_int_t logged = 0;
+	size_t i;
+	json_array_foreach(evals, i, e)
+		if (json_is_true(json_object_get(e, "best")))
+			logged = json_integer_value(json_object_get(e, "step"));
+	json_decref(evals);
+	assert_int_equal(logged, expected);
+	for (int k = 0; k < 2; k++) {
+		json_t *m = json_in_run(run, k ? "export/winnow.json" : "best/winnow.json");
+		assert_int_equal(json_integer_value(json_object_get(json_object_get(m, "lineage"), "step")), expected);
+		json_decref(m);
+	}
+}
+
+/* A best is saved at step 12 and the run dies of it; what goes on from there, with other settings, never gets as good. */
+static void a_best_that_was_saved_before_a_kill_is_still_the_runs(void **state)
+{
+	static const char *const sets[] = {"eval.every=1", "checkpoint_every=1000", "distill.finish_learning_rate=2e-4"};
+	static const double until_killed[] = {0.1, 0.99}, from_there[] = {0, 0, 0, 0, 0};
+	wn_error err = {0};
+	compress_ok("best", sets, 2, false, 11); /* the finish has four steps */
+	graded.count = 0;
+	graded.script = until_killed; /* as it was cut, and behind step 12 */
+	die_at_best = 1;
+	assert_int_equal(compress("best", sets, 2, true, 0, NULL, &err), WN_IO);
+	graded.script = from_there;
+	compress_ok("best", sets, 3, true, 0);
+	graded.script = NULL;
+	assert_one_best("best", 12);
+}
+
+static void a_training_keeps_its_best_too(void **state)
+{
+	static const char *const sets[] = {"audit.validation=test", "audit.steps=6", "eval.every=2", "checkpoint_every=3",
+					   "audit.learning_rate=1e-3"};
+	static const double until_killed[] = {0.5, 0.99}, from_there[] = {0, 0, 0, 0};
+	graded.count = 0;
+	graded.script = until_killed; /* behind steps 2 and 4 */
+	die_at_best = 2;
+	assert_refused(WN_IO, "killed", train("best-trained", sets, 4, false, 0, err));
+	graded.script = from_there;
+	assert_ok(train("best-trained", sets, 5, true, 0, err));
+	graded.script = NULL;
+	assert_one_best("best-trained", 4);
 }
 
 /* ---- Ctrl-C ---- */
@@ -422,6 +518,8 @@ int main(void)
 		cmocka_unit_test(a_resumed_iteration_is_cut_as_it_was),
 		cmocka_unit_test(a_choice_of_its_own_is_respected),
 		cmocka_unit_test(seconds_count_from_the_beginning),
+		cmocka_unit_test(a_best_that_was_saved_before_a_kill_is_still_the_runs),
+		cmocka_unit_test(a_training_keeps_its_best_too),
 		cmocka_unit_test(a_stopped_validation_loses_no_step_and_is_owed),
 		cmocka_unit_test(a_stop_is_heard_in_every_part),
 		cmocka_unit_test(scoring_stops_between_batches),
