@@ -82,6 +82,8 @@ wn_code bench_request(const blip2 *m, const bench_request_options *o, double *ti
 		rc = blip2_session_open(&s, m, &opt, err);
 	const blip2_batch b = {.n = 1, .text_len = o->tokens, .pixel_values = in.pixels, .input_ids = in.ids};
 	for (int i = -BENCH_WARM_UP_RUNS; i < o->runs && rc == WN_OK; i++) {
+		if (i == 0 && o->mark)
+			o->mark(o->ctx, true);
 		const double start = bench_now_ms();
 		rc = blip2_forward(s, &b, err);
 		if (rc == WN_OK)
@@ -89,6 +91,8 @@ wn_code bench_request(const blip2 *m, const bench_request_options *o, double *ti
 		if (i >= 0)
 			times[i] = bench_now_ms() - start;
 	}
+	if (rc == WN_OK && o->mark)
+		o->mark(o->ctx, false);
 	if (rc == WN_OK && !isfinite(in.logits[0]))
 		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)in.logits[0]);
 	blip2_session_close(&s);

@@ -5,6 +5,7 @@
 #ifndef WINNOW_PRUNE_BENCH_REQUEST_H
 #define WINNOW_PRUNE_BENCH_REQUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -16,6 +17,8 @@ typedef struct bench_request_options {
 	int tokens;     /* of text, behind the queries */
 	int logit_rows; /* the last so many positions; bench: 1 */
 	int runs;       /* timed, behind the warm-up */
+	void (*mark)(void *ctx, bool begin); /* called before the first timed run and behind the last; may be NULL */
+	void *ctx;
 } bench_request_options;
 
 /* Milliseconds of each run into times [runs]. WN_TOO_LARGE when the tokens do not fit the model, WN_INTERNAL when its

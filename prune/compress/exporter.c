@@ -35,7 +35,7 @@ static wn_code log_final(const workspace *w, const cost_model *cost, const blip2
 	const split_data *s = w->test.used ? &w->test : &w->validation;
 	const side_by_side_options o = {.tokens = c->request_tokens, .threads = compress_request_threads(c), .runs = c->latency_runs,
 					.stop = w->stop};
-	model_use small = {NAN, {NAN, NAN}}, full = {NAN, {NAN, NAN}};
+	request_use small = {NAN, NAN, NAN}, full = {NAN, NAN, NAN};
 	json_t *eval = NULL, *teacher_eval = NULL;
 	wn_code rc = o.runs ? side_by_side_measure(&small, &full, m, w->teacher.model, &o, err) : WN_OK;
 	if (!rc)
@@ -54,10 +54,10 @@ static wn_code log_final(const workspace *w, const cost_model *cost, const blip2
 						      "parameters", cost_parameters(shape), "flops", cost_flops(cost, shape), "eval", eval,
 						      "teacher_eval", teacher_eval, "latency_ms", json_number(small.latency_ms),
 						      "teacher_latency_ms", json_number(full.latency_ms), "cpu_seconds_per_request",
-						      json_number(small.use.cpu_seconds), "teacher_cpu_seconds_per_request",
-						      json_number(full.use.cpu_seconds), "joules_per_request",
-						      json_number(small.use.joules), "teacher_joules_per_request",
-						      json_number(full.use.joules)), err);
+						      json_number(small.cpu_seconds), "teacher_cpu_seconds_per_request",
+						      json_number(full.cpu_seconds), "joules_per_request",
+						      json_number(small.joules), "teacher_joules_per_request",
+						      json_number(full.joules)), err);
 	json_decref(eval);
 	json_decref(teacher_eval);
 	return rc;

@@ -1,5 +1,5 @@
-/* request_use.c: see request_use.h. Two series of requests of different length are measured: their difference is free of what
- * opening a session and making primitives takes, which for a small model is more than many requests. */
+/* request_use.c: see request_use.h. Clock and counters are read when the warm-up is over and when the last run is: opening a session
+ * and making primitives takes more than many requests of a small model. */
 #include "prune/compress/request_use.h"
 
 #include <math.h>
@@ -9,6 +9,12 @@
 #include "base/energy_meter.h"
 #include "prune/bench_request.h"
 
+typedef struct counters {
+	energy_meter meter;
+	bool metered;
+	double cpu_seconds, joules; /* of the runs */
+} counters;
+
 static double cpu_seconds(void)
 {
 	struct timespec t;
@@ -16,33 +22,32 @@ static double cpu_seconds(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static wn_code measure_series(request_use *out, const blip2 *m, const bench_request_options *o, double *times, wn_error *err)
+static void mark(void *ctx, bool begin)
 {
-	energy_meter meter;
-	const bool metered = energy_meter_open(&meter, NULL);
-	const double start = cpu_seconds();
-	wn_code rc = bench_request(m, o, times, err);
-	out->cpu_seconds = cpu_seconds() - start;
-	if (!metered || !energy_meter_read(&meter, &out->joules))
-		out->joules = NAN;
-	return rc;
+	counters *c = ctx;
+	if (begin) {
+		c->metered = energy_meter_open(&c->meter, NULL);
+		c->cpu_seconds = -cpu_seconds();
+	} else {
+		c->cpu_seconds += cpu_seconds();
+		if (!c->metered || !energy_meter_read(&c->meter, &c->joules))
+			c->joules = NAN;
+	}
 }
 
 wn_code request_use_measure(request_use *out, const blip2 *m, int tokens, int runs, wn_error *err)
 {
-	request_use few, many;
-	const bench_request_options o = {.tokens = tokens, .logit_rows = 1, .runs = runs};
-	const bench_request_options more = {.tokens = tokens, .logit_rows = 1, .runs = 3 * runs};
-	double *times = calloc(3 * (size_t)runs, sizeof *times);
-	*out = (request_use){.joules = NAN};
+	counters c = {.cpu_seconds = NAN, .joules = NAN};
+	const bench_request_options o = {.tokens = tokens, .logit_rows = 1, .runs = runs, .mark = mark, .ctx = &c};
+	*out = (request_use){NAN, NAN, NAN};
+	if (runs < 1)
+		return wn_fail(err, WN_INVALID, "runs: found %d, expected at least 1", runs);
+	double *times = calloc((size_t)runs, sizeof *times);
 	if (!times)
-		return wn_fail(err, WN_NOMEM, "no memory for %d runs", 3 * runs);
-	wn_code rc = measure_series(&few, m, &o, times, err);
+		return wn_fail(err, WN_NOMEM, "no memory for %d runs", runs);
+	wn_code rc = bench_request(m, &o, times, err);
 	if (!rc)
-		rc = measure_series(&many, m, &more, times, err);
-	if (!rc)
-		*out = (request_use){.cpu_seconds = (many.cpu_seconds - few.cpu_seconds) / (2.0 * runs),
-				     .joules = (many.joules - few.joules) / (2.0 * runs)};
+		*out = (request_use){.latency_ms = bench_median(times, runs), .cpu_seconds = c.cpu_seconds / runs, .joules = c.joules / runs};
 	free(times);
 	return rc;
 }

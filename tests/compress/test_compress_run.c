@@ -3,6 +3,7 @@
 #include "tests/compress/compress_fixture.h"
 
 #include <dirent.h>
+#include <time.h>
 
 #include "prune/adamw_model.h"
 #include "prune/compress/compress_plan_print.h"
@@ -58,7 +59,18 @@ static struct {
 	int threads[16];
 	int count;
 	volatile sig_atomic_t *stop; /* set at the third */
+	const blip2 *heavy;
 } timed;
+
+/* A request of one model takes three times the processor of the other's. */
+static void work(const blip2 *m)
+{
+	struct timespec now, start;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+	do
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) < (m == timed.heavy ? 0.03 : 0.01));
+}
 
 wn_code __real_bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err);
 wn_code __wrap_bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err);
@@ -71,6 +83,11 @@ wn_code __wrap_bench_request(const blip2 *m, const bench_request_options *o, dou
 	timed.threads[timed.count] = omp_get_max_threads();
 	for (int i = 0; i < o->runs; i++) /* a machine that becomes slower: rounds of 10, 20, 30, … */
 		times[i] = 10 * (timed.count + 1) + i;
+	if (o->mark) {
+		o->mark(o->ctx, true);
+		work(m);
+		o->mark(o->ctx, false);
+	}
 	if (++timed.count == 3 && timed.stop)
 		*timed.stop = 1;
 	return WN_OK;
@@ -305,17 +322,21 @@ static void student_and_teacher_are_timed_in_turns(void **state)
 	snprintf(path, sizeof path, "%s/teacher/export", dir);
 	assert_ok(checkpoint_load(&other, path, &co, err));
 	const side_by_side_options o = {.tokens = 8, .threads = 1, .runs = 3, .stop = &stop};
-	model_use a, b;
+	request_use a, b;
 	omp_set_num_threads(2);
 	memset(&timed, 0, sizeof timed);
 	timed.on = true;
+	timed.heavy = w.teacher.model;
 	assert_ok(side_by_side_measure(&a, &b, other.model, w.teacher.model, &o, err));
-	for (int i = 0; i < 2 * SIDE_BY_SIDE_ROUNDS; i++)
+	assert_int_equal(timed.count, 2 * SIDE_BY_SIDE_ROUNDS); /* all numbers are of the same requests */
+	for (int i = 0; i < timed.count; i++)
 		assert_ptr_equal(timed.models[i], i % 2 ? w.teacher.model : other.model);
 	for (int i = 0; i < timed.count; i++)
 		assert_int_equal(timed.threads[i], 1);
 	assert_int_equal(omp_get_max_threads(), 2);
 	assert_true(a.latency_ms == 31 && b.latency_ms == 41); /* medians of 11 31 51 and 21 41 61 */
+	assert_close(a.cpu_seconds, 0.01 / 3, 0.002 / 3, "CPU seconds", 0); /* three runs a round */
+	assert_close(b.cpu_seconds, 0.03 / 3, 0.002 / 3, "CPU seconds", 1);
 	memset(&timed, 0, sizeof timed);
 	timed.on = true;
 	timed.stop = &stop;
@@ -328,6 +349,44 @@ static void student_and_teacher_are_timed_in_turns(void **state)
 	fclose(quiet);
 }
 
+/* Forwards that were made when the marks came. */
+static int forwards, marked[2], marks;
+
+wn_code __real_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err);
+wn_code __wrap_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err);
+wn_code __wrap_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
+{
+	forwards++;
+	return __real_blip2_forward(s, b, err);
+}
+
+static void note_mark(void *ctx, bool begin)
+{
+	assert_int_equal(marks, !begin);
+	marked[marks++] = forwards;
+}
+
+static void a_request_is_marked_without_its_warm_up(void **state)
+{
+	double times[3];
+	checkpoint ck;
+	const checkpoint_options co = {.skip_digest = true};
+	const bench_request_options o = {.tokens = 8, .logit_rows = 1, .runs = 3, .mark = note_mark};
+	char path[600];
+	snprintf(path, sizeof path, "%s/teacher/export", dir);
+	assert_ok(checkpoint_load(&ck, path, &co, err));
+	forwards = marks = 0;
+	assert_ok(bench_request(ck.model, &o, times, err));
+	assert_int_equal(marks, 2);
+	assert_int_equal(marked[0], BENCH_WARM_UP_RUNS);
+	assert_int_equal(marked[1], BENCH_WARM_UP_RUNS + 3);
+	request_use use;
+	assert_ok(request_use_measure(&use, ck.model, 8, 3, err));
+	assert_true(use.latency_ms > 0 && use.cpu_seconds > 0);
+	assert_refused(WN_INVALID, "runs: found 0", request_use_measure(&use, ck.model, 8, 0, err));
+	checkpoint_close(&ck);
+}
+
 static void the_final_event_has_both_latencies(void **state)
 {
 	static const char *const sets[] = {"eval.latency_runs=2", "target.threads=1", "stages=[blocks+queries+inner+hidden | iterations 1 | steps 1]",
@@ -335,7 +394,7 @@ static void the_final_event_has_both_latencies(void **state)
 	compress_ok("timed", sets, 4, false, 0);
 	json_t *finals = events_of("timed", "final"), *last = json_array_get(finals, 0);
 	assert_true(num(last, "latency_ms") > 0 && num(last, "teacher_latency_ms") > 0);
-	assert_true(num(last, "teacher_cpu_seconds_per_request") != 0);
+	assert_true(num(last, "cpu_seconds_per_request") > 0 && num(last, "teacher_cpu_seconds_per_request") > 0);
 	json_decref(finals);
 }
 
@@ -430,6 +489,7 @@ int main(void)
 		cmocka_unit_test(the_final_figures_are_of_the_delivered_directory),
 		cmocka_unit_test(an_unusable_export_is_refused_at_once),
 		cmocka_unit_test(student_and_teacher_are_timed_in_turns),
+		cmocka_unit_test(a_request_is_marked_without_its_warm_up),
 		cmocka_unit_test(the_final_event_has_both_latencies),
 		cmocka_unit_test(request_threads_are_the_runs_unless_given),
 		cmocka_unit_test(a_baseline_from_scratch_needs_no_stages),
