@@ -26,25 +26,33 @@ static void co2_row(FILE *f, double teacher_kg, double student_kg)
 	html_row_close(f);
 }
 
+energy_comparison run_compare_energy(const comparison *c, const energy_assumptions *a)
+{
+	const run_model *t = &c->teacher, *s = &c->student;
+	energy_comparison e = {.measured = c->finished && t->joules > 0 && s->joules > 0};
+	e.present = e.measured || (c->finished && t->cpu_seconds > 0 && s->cpu_seconds > 0);
+	e.teacher = energy_of(t->cpu_seconds, e.measured ? t->joules : NAN, a);
+	e.student = energy_of(s->cpu_seconds, e.measured ? s->joules : NAN, a);
+	return e;
+}
+
 void section_energy(FILE *f, const comparison *c, const energy_assumptions *a)
 {
 	static const char *const headers[] = {"", "teacher", "student", "saved", "ratio", NULL};
 	const run_model *t = &c->teacher, *s = &c->student;
+	const energy_comparison e = run_compare_energy(c, a);
+	const energy_use old = e.teacher, new = e.student;
 	html_section_open(f, "energy", "Energy");
-	/* both from the same source, or the ratio would compare two methods */
-	const bool measured = c->finished && t->joules > 0 && s->joules > 0;
-	const bool estimated = c->finished && t->cpu_seconds > 0 && s->cpu_seconds > 0;
-	if (!measured && !estimated) {
+	if (!e.present) {
 		html_note(f, "%s: energy is left out.", c->finished ? "The run measured neither joules nor CPU-seconds of a request"
 		                                                  : "The run has not ended, and measures a request at its end");
 		html_section_close(f);
 		return;
 	}
-	const energy_use old = energy_of(t->cpu_seconds, measured ? t->joules : NAN, a), new = energy_of(s->cpu_seconds, measured ? s->joules : NAN, a);
 	html_paragraph(f, "At %.6g requests a second, all year, the student saves %s and %s of CO₂ a year.", a->requests_per_s,
 	               text_si(1000 * (old.kwh_year - new.kwh_year), "Wh").s, text_si(1000 * (old.co2_kg_year - new.co2_kg_year), "g").s);
 	html_table_open(f, headers);
-	if (estimated) {
+	if (t->cpu_seconds > 0 && s->cpu_seconds > 0) {
 		row(f, "CPU time a request, ms", 1000 * t->cpu_seconds, 1000 * s->cpu_seconds, "");
 		row(f, "cores kept busy", old.busy_cores, new.busy_cores, "");
 	}
@@ -52,7 +60,7 @@ void section_energy(FILE *f, const comparison *c, const energy_assumptions *a)
 	row(f, "energy a year", 1000 * old.kwh_year, 1000 * new.kwh_year, "Wh");
 	co2_row(f, old.co2_kg_year, new.co2_kg_year);
 	html_table_close(f);
-	if (measured)
+	if (e.measured)
 		html_note(f, "Joules: measured with RAPL, processor packages and memory, around the requests of this run; idle power and whatever "
 		             "else ran then are included, power supply and cooling are not.");
 	else

@@ -87,9 +87,10 @@ static void cards(FILE *f, const comparison *c, const energy_assumptions *energy
 		html_card(f, text_difference(100 * (s->eval.macro_f1 - t->eval.macro_f1), 1).s, "points of macro-F1: %s instead of %s",
 		          text_share(s->eval.macro_f1).s, text_share(t->eval.macro_f1).s);
 	}
-	const double old = energy_of(t->cpu_seconds, t->joules, energy).joules, new = energy_of(s->cpu_seconds, s->joules, energy).joules;
-	if (isnan(t->joules) == isnan(s->joules) && !isnan(old / new))
-		html_card(f, text_ratio(old / new).s, "less energy a request: %s instead of %s", text_si(new, "J").s, text_si(old, "J").s);
+	const energy_comparison e = run_compare_energy(c, energy);
+	if (e.present)
+		html_card(f, text_ratio(e.teacher.joules / e.student.joules).s, "less energy a request: %s instead of %s",
+		          text_si(e.student.joules, "J").s, text_si(e.teacher.joules, "J").s);
 	html_cards_close(f);
 }
 

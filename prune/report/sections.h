@@ -24,6 +24,14 @@ typedef struct comparison {
 
 comparison run_compare(const run *r);
 
+/* What a request and a year take of both, by one method: two would be compared otherwise. */
+typedef struct energy_comparison {
+	bool present, measured; /* measured: joules of both; else estimated from their CPU-seconds */
+	energy_use teacher, student;
+} energy_comparison;
+
+energy_comparison run_compare_energy(const comparison *c, const energy_assumptions *a);
+
 /* Of a compression */
 void section_summary(FILE *f, const run *r, const comparison *c, const energy_assumptions *energy);
 void section_tradeoff(FILE *f, const run *r);

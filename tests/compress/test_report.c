@@ -233,6 +233,26 @@ static void measured_joules_are_preferred_and_said(void **state)
 	free(page);
 }
 
+/* Of one model measured, of the other estimated: neither the page's head nor its table compares the two. */
+static void energy_is_compared_by_one_method(void **state)
+{
+	make_run(MANIFEST, PLAN,
+		 ONE TWO "{\"event\":\"final\",\"parameters\":400000,\"joules_per_request\":0.05,\"cpu_seconds_per_request\":0.002,"
+			 "\"teacher_cpu_seconds_per_request\":0.02}\n", NULL);
+	char *page = page_of();
+	assert_says(page, "<b>10.0×</b><span>less energy a request: 10.0 mJ instead of 100 mJ</span>");
+	assert_says(page, "<th>energy a request</th><td>100 mJ</td><td>10.0 mJ</td>");
+	assert_says(page, "W a busy core");
+	free(page);
+	make_run(MANIFEST, PLAN,
+		 ONE TWO "{\"event\":\"final\",\"parameters\":400000,\"cpu_seconds_per_request\":-0.002,"
+			 "\"teacher_cpu_seconds_per_request\":0.02}\n", NULL);
+	page = page_of(); /* nonsense is not shown in one place and left out in the other */
+	assert_silent(page, "less energy");
+	assert_says(page, "energy is left out");
+	free(page);
+}
+
 static void a_killed_run_is_shown_as_far_as_it_came(void **state)
 {
 	static const char cut[] = "{\"event\":\"step\",\"iteration\":2,\"step\":7,\"lo";
@@ -803,3 +823,4 @@ int main(void)
 	};
 	return cmocka_run_group_tests(tests, open_scratch, remove_scratch);
 }
+		cmocka_unit_test(energy_is_compared_by_one_method),
