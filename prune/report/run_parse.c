@@ -174,10 +174,16 @@ static wn_code parse_final(run *r, const json_t *j, wn_error *err)
 	return rc ? rc : run_parse_eval(r, &r->final_teacher, json_object_get(j, "teacher_eval"), err);
 }
 
-static wn_code parse_iteration(run *r, const json_t *j, wn_error *err)
+/* The number of a compression's iteration. */
+static int iteration_of(const json_t *j, int otherwise)
 {
 	const double number = run_number(j, "iteration");
-	run_iteration it = {.number = number >= 0 && number < 1e6 ? (int)number : (int)r->num_iterations + 1,
+	return number >= 0 && number < 1e6 ? (int)number : otherwise;
+}
+
+static wn_code parse_iteration(run *r, const json_t *j, wn_error *err)
+{
+	run_iteration it = {.number = iteration_of(j, (int)r->num_iterations + 1),
 	                    .name = run_string(j, "name"), .parameters = run_number(j, "parameters"),
 	                    .flops = run_number(j, "flops"), .latency_ms = run_number(j, "latency_ms"),
 	                    .seconds = run_number(j, "seconds")};
@@ -203,10 +209,10 @@ static wn_code parse_iteration(run *r, const json_t *j, wn_error *err)
 /* "3" for an iteration, "audit" for a phase. */
 static void stretch_name(char out[32], const json_t *j)
 {
-	const double iteration = run_number(j, "iteration");
+	const int iteration = iteration_of(j, -1);
 	const char *phase = run_string(j, "phase");
-	if (iteration >= 0 && iteration < 1e6)
-		snprintf(out, 32, "%.0f", iteration);
+	if (iteration >= 0)
+		snprintf(out, 32, "%d", iteration);
 	else
 		snprintf(out, 32, "%s", phase ? phase : "");
 }
@@ -250,20 +256,26 @@ static wn_code parse_step(run *r, const json_t *j, wn_error *err)
 	return WN_OK;
 }
 
+/* By what came later. */
+static bool was_taken_back(const run_validation *old, const run_validation *new)
+{
+	return old->step > new->step || (old->step == new->step && old->iteration >= new->iteration);
+}
+
 /* A training's line has the figures itself, a compression's in "eval". */
 static wn_code parse_validation(run *r, const json_t *j, wn_error *err)
 {
 	const json_t *nested = json_object_get(j, "eval"), *e = json_is_object(nested) ? nested : j;
 	const double step = run_number(j, "step"), loss = run_number(e, "loss");
-	if (!(step >= 0 && step < 1e15))
+	if (!(step >= 0 && step < 1e15) || json_is_null(nested))
 		return WN_OK;
-	run_validation v = {.step = (int64_t)step, .best = json_is_true(json_object_get(j, "best")), .samples = run_number(e, "samples"),
+	run_validation v = {.step = (int64_t)step, .iteration = iteration_of(j, 0), .best = json_is_true(json_object_get(j, "best")), .samples = run_number(e, "samples"),
 	                    .loss = isnan(loss) ? run_number(e, "nll") : loss, .accuracy = run_number(e, "accuracy"),
 	                    .macro_f1 = run_number(e, "macro_f1"), .ece = run_number(e, "ece"),
 	                    .token_accuracy = run_number(e, "token_accuracy"),
 	                    .first_token_accuracy = run_number(e, "first_token_accuracy"), .exact_match = run_number(e, "exact_match")};
 	stretch_name(v.phase, j);
-	while (r->num_validations && r->validations[r->num_validations - 1].step >= v.step)
+	while (r->num_validations && was_taken_back(&r->validations[r->num_validations - 1], &v))
 		r->num_validations--;
 	run_validation *grown = run_grow(r->validations, r->num_validations, sizeof v);
 	if (!grown)

@@ -9,7 +9,8 @@
  * in the middle of the log is an error with its number. Events and keys this reader does not know are skipped, so that
  * newer runs stay readable. A number that is absent, null, of another type or not sane (beyond 1e30) is NaN, a text is NULL, a
  * part is not `present`: the report leaves it out. A step that occurs twice (a run resumed without cutting its log) counts as
- * it was the last time. Everything belongs to the run, and is gone with run_close. */
+ * it was the last time; so does its validation, but each of several iterations that end at one step (an iteration may have none) has
+ * its own. A validation without figures is none. Everything belongs to the run, and is gone with run_close. */
 #ifndef WINNOW_PRUNE_REPORT_RUN_READER_H
 #define WINNOW_PRUNE_REPORT_RUN_READER_H
 
@@ -91,6 +92,7 @@ typedef struct run_segment {
 /* A validation on the way. */
 typedef struct run_validation {
 	int64_t step;
+	int iteration;  /* of a compression; else 0 */
 	char phase[32]; /* of a training; a compression's iteration as text; may be empty */
 	bool best;
 	double samples, loss, accuracy, macro_f1, ece, token_accuracy, first_token_accuracy, exact_match;

@@ -298,6 +298,32 @@ static void what_a_resumed_run_did_twice_counts_once(void **state)
 	run_close(&r);
 }
 
+/* A stage may have no steps: its iteration ends where the one before it did. */
+static void iterations_without_steps_have_their_own_validation(void **state)
+{
+#define VALIDATION(i, step, accuracy) \
+	"{\"event\":\"eval\",\"iteration\":" i ",\"step\":" step ",\"best\":true,\"eval\":" E("validation", accuracy, "0.9", "0.1", "0.9") "}\n"
+	run r;
+	make_run(MANIFEST, PLAN, ONE VALIDATION("1", "3", "0.5") VALIDATION("2", "3", "0.4") VALIDATION("3", "6", "0.3") VALIDATION("3", "6", "0.2"), NULL);
+	assert_ok(run_open(&r, run_dir, err));
+	assert_int_equal(r.num_validations, 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(r.validations[i].iteration, i + 1);
+	assert_true(r.validations[0].accuracy == 0.5 && r.validations[1].accuracy == 0.4 && r.validations[2].accuracy == 0.2);
+	run_close(&r);
+	/* taken back to the first */
+	make_run(MANIFEST, PLAN, ONE VALIDATION("1", "3", "0.5") VALIDATION("2", "3", "0.4") VALIDATION("1", "3", "0.6"), NULL);
+	assert_ok(run_open(&r, run_dir, err));
+	assert_int_equal(r.num_validations, 1);
+	assert_true(r.validations[0].accuracy == 0.6);
+	run_close(&r);
+	/* nobody looked */
+	make_run(MANIFEST, PLAN, ONE "{\"event\":\"eval\",\"iteration\":1,\"step\":3,\"best\":true,\"eval\":null}\n", NULL);
+	char *page = page_of();
+	assert_silent(page, "best so far");
+	free(page);
+}
+
 /* Of one session, or of none: the plan's 10 ms were measured hours before. */
 static void latencies_of_different_hours_make_no_ratio(void **state)
 {
@@ -821,6 +847,7 @@ int main(void)
 		cmocka_unit_test(joules_come_from_the_counters),
 		cmocka_unit_test(energy_of_a_year),
 	};
+		cmocka_unit_test(energy_is_compared_by_one_method),
 	return cmocka_run_group_tests(tests, open_scratch, remove_scratch);
 }
 		cmocka_unit_test(energy_is_compared_by_one_method),
