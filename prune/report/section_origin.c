@@ -8,40 +8,40 @@
 #include "prune/report/run_parse.h"
 
 #define MAX_DEPTH 8
+#define MAX_CELL  400 /* bytes */
+
+/* A text as it is, other values as JSON; cut between two characters to what a cell shows. */
+static void value_cell(FILE *f, const json_t *v)
+{
+	char *json = json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), shown[MAX_CELL + sizeof "…"];
+	const char *text = json_is_string(v) ? json_string_value(v) : json ? json : "…";
+	size_t len = strnlen(text, MAX_CELL);
+	const bool cut = text[len];
+	while (cut && len && ((unsigned char)text[len] & 0xC0) == 0x80)
+		len--;
+	memcpy(shown, text, len);
+	strcpy(shown + len, cut ? "…" : "");
+	html_cell(f, shown);
+	free(json);
+}
 
 /* One row a leaf: "data.train.samples". */
 static void leaves(FILE *f, const char *prefix, const json_t *j, int depth)
 {
-	char name[256], value[1024];
+	char name[256];
 	const char *key;
 	json_t *v;
 	json_object_foreach((json_t *)(uintptr_t)j, key, v) {
-		snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", key);
+		if (snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", key) >= (int)sizeof name)
+			strcpy(name + sizeof name - sizeof "…", "…");
 		if (json_is_object(v) && depth < MAX_DEPTH) {
 			leaves(f, name, v, depth + 1);
 			continue;
 		}
-		if (json_is_string(v))
-			snprintf(value, sizeof value, "%s", json_string_value(v));
-		else if (json_is_integer(v))
-			snprintf(value, sizeof value, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-		else if (json_is_real(v))
-			snprintf(value, sizeof value, "%.9g", json_real_value(v));
-		else
-			snprintf(value, sizeof value, "%s", json_is_true(v) ? "true" : json_is_false(v) ? "false" : json_is_null(v) ? "null" : "…");
 		html_row_open(f, name);
-		html_cell(f, value);
+		value_cell(f, v);
 		html_row_close(f);
 	}
-}
-
-/* "0.001"; cut to what a cell shows. */
-static void value_cell(FILE *f, const json_t *v)
-{
-	char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), shown[256];
-	snprintf(shown, sizeof shown, "%.240s", json_is_string(v) ? json_string_value(v) : text ? text : "…");
-	html_cell(f, shown);
-	free(text);
 }
 
 /* What the last resume changed against the configuration below. */

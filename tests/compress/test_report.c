@@ -360,6 +360,24 @@ static void settings_that_changed_on_the_way_are_shown(void **state)
 	free(page);
 }
 
+/* Lists as well; what is too long for a cell is cut between two characters. */
+static void inputs_are_shown_in_full(void **state)
+{
+	char manifest[4096] = "{\"format\":1,\"command\":\"compress\",\"identity\":{\"stages\":[\"blocks | steps 3\",\"inner\"],\"share\":0.5,"
+			      "\"none\":null,\"labels\":[[\"weapons\",\"违禁品\"]],\"many\":[\"x";
+	for (int i = 0; i < 200; i++)
+		strcat(manifest, "合");
+	make_run(strcat(manifest, "\"]}}"), PLAN, ONE TWO FINAL, NULL);
+	char *page = page_of();
+	assert_says(page, "<th>stages</th><td class=\"t\">[&quot;blocks | steps 3&quot;, &quot;inner&quot;]</td>");
+	assert_says(page, "<th>labels</th><td class=\"t\">[[&quot;weapons&quot;, &quot;违禁品&quot;]]</td>");
+	assert_says(page, "<th>share</th><td class=\"t\">0.5</td>");
+	assert_says(page, "<th>none</th><td class=\"t\">null</td>");
+	assert_says(page, "合…</td>");
+	assert_silent(page, "\uFFFD");
+	free(page);
+}
+
 static void unknown_events_and_keys_change_nothing(void **state)
 {
 	make_run(MANIFEST, PLAN, ONE TWO FINAL, NULL);
@@ -829,10 +847,13 @@ int main(void)
 		cmocka_unit_test(the_reader_finds_what_is_in_a_run),
 		cmocka_unit_test(a_whole_run_becomes_a_page),
 		cmocka_unit_test(measured_joules_are_preferred_and_said),
+		cmocka_unit_test(energy_is_compared_by_one_method),
 		cmocka_unit_test(a_killed_run_is_shown_as_far_as_it_came),
 		cmocka_unit_test(what_a_resumed_run_did_twice_counts_once),
+		cmocka_unit_test(iterations_without_steps_have_their_own_validation),
 		cmocka_unit_test(latencies_of_different_hours_make_no_ratio),
 		cmocka_unit_test(settings_that_changed_on_the_way_are_shown),
+		cmocka_unit_test(inputs_are_shown_in_full),
 		cmocka_unit_test(unknown_events_and_keys_change_nothing),
 		cmocka_unit_test(what_is_missing_is_left_out_with_one_sentence),
 		cmocka_unit_test(names_of_strangers_are_only_text),
@@ -847,7 +868,5 @@ int main(void)
 		cmocka_unit_test(joules_come_from_the_counters),
 		cmocka_unit_test(energy_of_a_year),
 	};
-		cmocka_unit_test(energy_is_compared_by_one_method),
 	return cmocka_run_group_tests(tests, open_scratch, remove_scratch);
 }
-		cmocka_unit_test(energy_is_compared_by_one_method),
