@@ -3,10 +3,7 @@
 #ifndef WINNOW_TESTS_COMPRESS_FIXTURE_H
 #define WINNOW_TESTS_COMPRESS_FIXTURE_H
 
-#include "tests/prune/support.h"
-
-#include <signal.h>
-#include <sys/wait.h>
+#include "tests/prune/child_run.h"
 
 #include <omp.h>
 
@@ -89,22 +86,13 @@ static inline wn_code train(const char *run, const char *const *sets, int num_se
 	return rc;
 }
 
-/* In a child: OpenMP's threads do not survive a fork, so this process must not have any before the last one. */
+static inline wn_code train_plainly(const char *run, bool resume, wn_error *err) { return train(run, NULL, 0, resume, 0, err); }
+
+/* The teacher is trained in a child: tests that fork must be able to (child_run.h). */
 static inline int open_dir(void **state)
 {
-	int status;
 	scratch_open(dir, sizeof dir);
-	pid_t pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		wn_error err = {0};
-		wn_code rc = train("teacher", NULL, 0, false, 0, &err);
-		if (rc)
-			fprintf(stderr, "teacher: %s\n", err.message);
-		_exit(rc ? 1 : 0);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return !WIFEXITED(status) || WEXITSTATUS(status);
+	return !run_in_child(train_plainly, "teacher", false, 0);
 }
 
 static inline int close_dir(void **state)

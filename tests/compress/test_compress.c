@@ -6,39 +6,9 @@
 #define TEACHER_STEPS 150
 #include "tests/compress/compress_fixture.h"
 
-#include <time.h>
-
 static const char *const NAMES[NUM_ITERATIONS] = {"001-blocks-queries", "002-inner", "003-inner", "004-hidden", "005-finish"};
 
-/* In a child of its own, killed after `milliseconds` (0: let it finish). True when it finished by itself. */
-static bool compress_in_child(const char *run, bool resume, long milliseconds)
-{
-	pid_t pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		wn_error err = {0};
-		wn_code rc = compress(run, NULL, 0, resume, 0, NULL, &err);
-		if (rc)
-			fprintf(stderr, "child: %s\n", err.message);
-		_exit(rc ? 1 : 0);
-	}
-	int status;
-	if (milliseconds > 0) {
-		for (long waited = 0; waited < milliseconds; waited += 2) {
-			if (waitpid(pid, &status, WNOHANG) == pid)
-				goto ended;
-			nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-		}
-		kill(pid, SIGKILL);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-ended:
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return false;
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
-	return true;
-}
+static wn_code compress_plainly(const char *run, bool resume, wn_error *err) { return compress(run, NULL, 0, resume, 0, NULL, err); }
 
 static void assert_same_run(void)
 {
@@ -55,13 +25,8 @@ static void assert_same_run(void)
 
 static void killed_and_resumed_equals_undisturbed(void **state)
 {
-	struct timespec t0, t1;
-	assert_true(compress_in_child("warm", false, 0)); /* fills the caches */
-	clock_gettime(CLOCK_MONOTONIC, &t0);
-	assert_true(compress_in_child("whole", false, 0));
-	clock_gettime(CLOCK_MONOTONIC, &t1);
-	long whole_ms = (t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000;
-	srand((unsigned)t1.tv_nsec); /* other moments in every run: the claim is for any */
+	assert_true(run_in_child(compress_plainly, "warm", false, 0)); /* fills the caches */
+	const long whole_ms = time_in_child(compress_plainly, "whole");
 	const char *wanted = getenv("WINNOW_KILLS"); /* more than CI has time for */
 	const int most = wanted ? atoi(wanted) : 6;
 	int kills = 0, runs = 0;
@@ -70,11 +35,11 @@ static void killed_and_resumed_equals_undisturbed(void **state)
 		snprintf(path, sizeof path, "%s/killed", dir);
 		remove_tree(path);
 		runs++;
-		while (kills < most && !compress_in_child("killed", true, 5 + whole_ms * 2 / 3 * (rand() % 1000) / 1000))
+		while (kills < most && !run_in_child(compress_plainly, "killed", true, random_moment(whole_ms * 2 / 3)))
 			kills++;
 		snprintf(path, sizeof path, "%s/killed/iterations/002-inner.tmp-Ab12Cd", dir); /* as a kill amid its save leaves it */
 		mkdir(path, 0755);
-		assert_true(compress_in_child("killed", true, 0)); /* also: resuming a finished run is harmless */
+		assert_true(run_in_child(compress_plainly, "killed", true, 0)); /* also: resuming a finished run is harmless */
 		assert_int_equal(access(path, F_OK), -1);
 		assert_same_run();
 	} while (kills < most);

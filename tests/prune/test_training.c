@@ -2,11 +2,7 @@
  *
  * Resume: one process trains undisturbed; others are killed with SIGKILL at random moments and resumed until done; every byte
  * of the weights, the optimiser and the saved models must agree. Overfit: 100 % accuracy on the training ads. */
-#include "tests/prune/support.h"
-
-#include <signal.h>
-#include <sys/wait.h>
-#include <time.h>
+#include "tests/prune/child_run.h"
 
 #include <omp.h>
 
@@ -90,34 +86,9 @@ static const char *const STRETCHES[] = {"phases=[caption, audit]", "caption.step
 #define NUM_STRETCHES (int)(sizeof STRETCHES / sizeof *STRETCHES)
 #define NUM_SHORT (int)(sizeof SHORT / sizeof *SHORT)
 
-/* In a child of its own, killed after `milliseconds` (0: let it finish). True when it finished by itself. */
-static bool train_in_child(const char *run, bool resume, long milliseconds)
+static wn_code train_short(const char *run, bool resume, wn_error *err)
 {
-	pid_t pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		wn_error err = {0};
-		wn_code rc = train(run, SHORT, NUM_SHORT, resume, 0, NULL, &err);
-		if (rc)
-			fprintf(stderr, "child: %s\n", err.message);
-		_exit(rc ? 1 : 0);
-	}
-	int status;
-	if (milliseconds > 0) {
-		for (long waited = 0; waited < milliseconds; waited += 2) {
-			if (waitpid(pid, &status, WNOHANG) == pid)
-				goto ended;
-			nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-		}
-		kill(pid, SIGKILL);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-ended:
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return false;
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
-	return true;
+	return train(run, SHORT, NUM_SHORT, resume, 0, NULL, err);
 }
 
 static void assert_same_file(const char *a, const char *b, const char *name)
@@ -167,16 +138,11 @@ static void assert_same_log(const char *a, const char *b)
 
 static void killed_and_resumed_equals_undisturbed(void **state)
 {
-	struct timespec t0, t1;
-	assert_true(train_in_child("warm", false, 0)); /* fills the image cache: the next one's time is that of training */
-	clock_gettime(CLOCK_MONOTONIC, &t0);
-	assert_true(train_in_child("whole", false, 0));
-	clock_gettime(CLOCK_MONOTONIC, &t1);
-	long whole_ms = (t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000;
-	srand((unsigned)t1.tv_nsec); /* other moments in every run: the claim is for any */
+	assert_true(run_in_child(train_short, "warm", false, 0)); /* fills the image cache: the next one's time is that of training */
+	const long whole_ms = time_in_child(train_short, "whole");
 	int kills = 0;
 	for (long most = whole_ms * 2 / 3; kills < 8;) {
-		if (!train_in_child("killed", true, 5 + most * (rand() % 1000) / 1000)) {
+		if (!run_in_child(train_short, "killed", true, random_moment(most))) {
 			kills++;
 			continue;
 		}
@@ -191,7 +157,7 @@ static void killed_and_resumed_equals_undisturbed(void **state)
 	char path[400]; /* what a kill amid a model's save leaves */
 	snprintf(path, sizeof path, "%s/killed/best.tmp-Ab12Cd", dir);
 	mkdir(path, 0755);
-	assert_true(train_in_child("killed", true, 0)); /* also: resuming a finished run is harmless */
+	assert_true(run_in_child(train_short, "killed", true, 0)); /* also: resuming a finished run is harmless */
 	assert_int_equal(access(path, F_OK), -1);
 	print_message("killed %d times; undisturbed %ld ms\n", kills, whole_ms);
 	assert_same_file("whole", "killed", "state/step-000000014/state.safetensors");
