@@ -7,6 +7,12 @@
 
 augment_options augment_none(void) { return (augment_options){.crop_scale_min = 1, .crop_ratio_max = 1}; }
 
+bool augment_changes(const augment_options *o)
+{
+	return o->crop_scale_min < 1 || o->crop_ratio_max > 1 || o->flip > 0 || o->brightness > 0 || o->contrast > 0 || o->saturation > 0 ||
+	       o->cutout > 0;
+}
+
 typedef struct crop {
 	double x, y, width, height; /* in cache pixels */
 } crop;

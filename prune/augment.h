@@ -5,6 +5,7 @@
 #ifndef WINNOW_PRUNE_AUGMENT_H
 #define WINNOW_PRUNE_AUGMENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "model/image.h"
@@ -25,6 +26,8 @@ typedef struct augment_options {
 
 /* No change at all: only resampling and normalising. */
 augment_options augment_none(void);
+/* Whether any of its options changes a picture. */
+bool augment_changes(const augment_options *o);
 
 /* in [side][side][3] -> out [3][p->size][p->size], normalised as image_preprocess does. p->size <= AUGMENT_MAX_SIZE. */
 void augment_image(float *out, const image_processor *p, const uint8_t *in, int side, const augment_options *o, rng key);

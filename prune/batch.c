@@ -166,7 +166,7 @@ static wn_code fill_picture(float *out, const batch_item *it, const batch_option
 		return WN_OK;
 	}
 	const uint8_t *square = image_cache_at(it->images, it->index);
-	if (o->augment_on) {
+	if (o->augment_on && !it->plain) {
 		augment_image(out, &o->image_processor, square, it->images->side, &o->augment, it->key);
 		return WN_OK;
 	}

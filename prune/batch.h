@@ -53,6 +53,7 @@ typedef struct batch_item {
 	const image_cache *images;
 	size_t index; /* sample, in both */
 	rng key;      /* of its augmentation */
+	bool plain;   /* never augmented */
 } batch_item;
 
 typedef struct batch_options {

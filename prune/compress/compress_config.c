@@ -93,6 +93,7 @@ static const config_key KEYS[] = {
 	CONFIG_DOUBLE(compress_config, loss.margin, "loss.margin", "2", 0.01, 100, "of pair and relation, in nats"),
 	OPTIMIZER_KEYS(compress_config, "0.98", "0.01"),
 	AUGMENT_KEYS(compress_config, "1", "1", "0", "0", "0"),
+	CONFIG_INT(compress_config, views, "augment.views", "0", 0, 64, "so many of every ad's picture (the first as it is) and one of every other, drawn once: the teacher's outputs can be cached; 0: drawn anew in every step, and the teacher runs along"),
 	CONFIG_SECTION("eval", "validation"),
 	CONFIG_INT64(compress_config, eval_every, "eval.every", "0", 0, 1e9, "steps inside an iteration; 0: at its end only"),
 	CONFIG_INT(compress_config, eval_batch, "eval.batch", "32", 1, 256, "samples a forward"),
@@ -154,6 +155,8 @@ static wn_code check(const void *config, wn_error *err)
 		return wn_fail(err, WN_INVALID, "loss: nll, kl, pair and relation are all 0: nothing says what to answer");
 	if (c->unlabelled > 0 && !*c->unlabelled_split)
 		return wn_fail(err, WN_INVALID, "data.unlabelled: found %lld, but data.unlabelled_split is empty", (long long)c->unlabelled);
+	if (c->views > 0 && !augment_changes(&c->augment))
+		return wn_fail(err, WN_INVALID, "augment.views: found %d, but nothing in augment changes a picture", c->views);
 	return check_final(c, err);
 }
 

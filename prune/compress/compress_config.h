@@ -32,6 +32,7 @@ typedef struct compress_config {
 	char *data_dir, *split, *validation, *test, *unlabelled_split, *cache_dir;
 	int64_t samples, unlabelled_ads, recombined, unlabelled;
 	double ads_share, cache_scale;
+	int views;
 	/* the target: a number to reach, or a shape by hand */
 	int target_kind;   /* index into TARGET_KINDS: none, or 1 + target_kind of planner.h */
 	double target, target_tolerance;

@@ -123,12 +123,14 @@ wn_code compress_plan_print(const compress_plan *p, const workspace *w, cost_mod
 		return rc;
 	print_models(f, p, full, &t);
 	double total = print_iterations(f, p, w, cost, &t);
-	const size_t labelled = transfer_labelled(w->transfer), all = transfer_count(w->transfer);
+	const size_t all = transfer_count(w->transfer);
 	const bool answers = teacher_answers(w->config);
 	if (answers) /* a forward is about a third of forward and backward */
 		total += t.teacher / 3 * (double)all / w->config->batch_size;
 	format_duration(eta, sizeof eta, total);
-	fprintf(f, "%zu labelled ads, %zu without a label", labelled, all - labelled);
+	fprintf(f, "%zu labelled ads, %zu items without a label", w->train.dataset.count, all - transfer_labelled(w->transfer));
+	if (w->config->views > 0)
+		fprintf(f, ", %d views of every ad", w->config->views);
 	if (!p->read)
 		fprintf(f, "; about %s for steps%s%s", eta, scored_batches(w, &p->iterations[0]) ? ", scores" : "",
 			answers ? " and the teacher's answers" : "");

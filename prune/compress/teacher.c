@@ -201,9 +201,7 @@ static uint32_t *by_length(const transfer_set *set)
 
 static wn_code fill_batch(teacher *t, label_batch *b, const uint32_t *items, int n, void *record, const size_t *sizes, wn_error *err)
 {
-	batch_options bo = *t->o.batch;
-	bo.augment_on = false;
-	wn_code rc = label_batch_fill(b, t->o.set, items, n, &bo, 0, t->o.pad_id, err);
+	wn_code rc = label_batch_fill(b, t->o.set, items, n, t->o.batch, 0, t->o.pad_id, err);
 	if (!rc)
 		rc = compute(t, b, err);
 	for (int i = 0; !rc && i < n; i++) {
@@ -357,7 +355,7 @@ wn_code teacher_open(teacher **out, const teacher_options *o, wn_error *err)
 	const int most = o->micro_batch > TEACHER_FILL_BATCH ? o->micro_batch : TEACHER_FILL_BATCH;
 	t->logits = calloc((size_t)most * t->logits_count, sizeof *t->logits);
 	wn_code rc = t->logits ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for the logits of a batch of %d", most);
-	if (!rc && o->cache_dir && !o->batch->augment_on)
+	if (!rc && o->cache_dir && (!o->batch->augment_on || transfer_is_fixed(o->set)))
 		rc = open_cache(t, err);
 	if (!rc && !t->cached)
 		rc = open_session(t, o->micro_batch, err);

@@ -19,7 +19,7 @@
 struct transfer_set {
 	transfer_options o;
 	transfer_item *items; /* labelled ads, ads without a label, recombined, pictures without a label */
-	size_t count, ads;
+	size_t count, ads, ad_items; /* ad_items: ads times their views; those with a label come first */
 	sequence_set sequences; /* of the ads: prompts */
 	int longest;            /* prompt, padded */
 	sample_walk as_they_are, further;
@@ -47,10 +47,13 @@ static wn_code check_options(const transfer_options *o, wn_error *err)
 			       ads * (ads - 1));
 	if (o->unlabelled > pictures)
 		return wn_fail(err, WN_INVALID, "transfer set: %zu unlabelled items, expected at most %zu", o->unlabelled, pictures);
-	if (ads + o->recombined + o->unlabelled > UINT32_MAX)
-		return wn_fail(err, WN_TOO_LARGE, "transfer set: %zu items are too many", ads + o->recombined + o->unlabelled);
+	const size_t items = ads * (size_t)(o->views > 0 ? o->views : 1) + o->recombined + o->unlabelled;
+	if (items > UINT32_MAX)
+		return wn_fail(err, WN_TOO_LARGE, "transfer set: %zu items are too many", items);
 	if (!(o->ads_share > 0 && o->ads_share <= 1))
 		return wn_fail(err, WN_INVALID, "transfer set: share of ads %g, expected more than 0 and at most 1", o->ads_share);
+	if (o->views < 0 || (o->views > 0 && !o->augment))
+		return wn_fail(err, WN_INTERNAL, "transfer set: %d views, %s augmentation", o->views, o->augment ? "with" : "without");
 	if (o->batch_size < 1)
 		return wn_fail(err, WN_INVALID, "transfer set: batches of %d, expected at least 1", o->batch_size);
 	return WN_OK;
@@ -84,10 +87,20 @@ static void recombine(transfer_item *items, size_t count, size_t ads, uint64_t s
 	}
 }
 
+/* All views of ads [from, to): of all of them the first, then the second … */
+static transfer_item *list_ads(const transfer_set *t, transfer_item *at, size_t from, size_t to)
+{
+	for (int v = 0; v == 0 || v < t->o.views; v++)
+		for (size_t i = from; i < to; i++)
+			*at++ = (transfer_item){.image = (uint32_t)i, .text = (uint32_t)i, .plain = t->o.views > 0 && v == 0,
+						.label = i < t->o.samples ? t->o.labelled->samples[i].label : -1};
+	return at;
+}
+
 static wn_code list_items(transfer_set *t, wn_error *err)
 {
 	const transfer_options *o = &t->o;
-	t->count = t->ads + o->recombined + o->unlabelled;
+	t->count = t->ad_items + o->recombined + o->unlabelled;
 	t->items = calloc(t->count, sizeof *t->items);
 	uint32_t *scratch = calloc(t->ads, 2 * sizeof *scratch);
 	if (!t->items || !scratch) {
@@ -95,9 +108,8 @@ static wn_code list_items(transfer_set *t, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "no memory for a transfer set of %zu items", t->count);
 	}
 	transfer_item *at = t->items;
-	for (size_t i = 0; i < t->ads; i++)
-		*at++ = (transfer_item){.image = (uint32_t)i, .text = (uint32_t)i,
-					.label = i < o->samples ? o->labelled->samples[i].label : -1};
+	at = list_ads(t, at, 0, o->samples);
+	at = list_ads(t, at, o->samples, t->ads);
 	recombine(at, o->recombined, t->ads, o->seed, scratch, scratch + t->ads);
 	at += o->recombined;
 	for (size_t i = 0; i < o->unlabelled; i++) {
@@ -111,6 +123,20 @@ static wn_code list_items(transfer_set *t, wn_error *err)
 static void digest_pictures(char out[DIGEST_SIZE], const image_cache *c, size_t count)
 {
 	digest_memory(out, count ? image_cache_at(c, 0) : NULL, count * (count ? (size_t)c->side * (size_t)c->side * 3 : 0));
+}
+
+/* How an item's picture is augmented belongs to the digest where that is drawn once. */
+static wn_code add_views(transfer_set *t, wn_error *err)
+{
+	const augment_options *a = t->o.augment;
+	char text[DIGEST_SIZE + 256];
+	const int n = snprintf(text, sizeof text, "%s views %d seed %llu: %a %a %a %a %a %a %a %a", t->digest, t->o.views,
+			       (unsigned long long)t->o.seed, a->crop_scale_min, a->crop_ratio_max, a->flip, a->brightness, a->contrast,
+			       a->saturation, a->cutout, a->cutout_max);
+	if (n >= (int)sizeof text)
+		return wn_fail(err, WN_INTERNAL, "transfer set: digest's text is cut short");
+	digest_memory(t->digest, text, (size_t)n);
+	return WN_OK;
 }
 
 static wn_code make_digest(transfer_set *t, wn_error *err)
@@ -137,7 +163,7 @@ static wn_code make_digest(transfer_set *t, wn_error *err)
 	digest_pictures(parts.unlabelled, o->unlabelled_images, o->unlabelled);
 	digest_memory(t->digest, &parts, sizeof parts);
 	free(rows);
-	return WN_OK;
+	return o->views > 0 ? add_views(t, err) : WN_OK;
 }
 
 wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *err)
@@ -151,15 +177,16 @@ wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *e
 		return wn_fail(err, WN_NOMEM, "no memory for a transfer set");
 	t->o = *o;
 	t->ads = o->samples + o->unlabelled_ads;
+	t->ad_items = t->ads * (size_t)(o->views > 0 ? o->views : 1);
 	rc = encode_prompts(t, err);
 	if (!rc)
 		rc = list_items(t, err);
 	if (!rc)
 		rc = make_digest(t, err);
 	if (!rc)
-		rc = sample_walk_open(&t->as_they_are, t->ads, o->seed, WALK_ADS, err);
-	if (!rc && t->count > t->ads)
-		rc = sample_walk_open(&t->further, t->count - t->ads, o->seed, WALK_FURTHER, err);
+		rc = sample_walk_open(&t->as_they_are, t->ad_items, o->seed, WALK_ADS, err);
+	if (!rc && t->count > t->ad_items)
+		rc = sample_walk_open(&t->further, t->count - t->ad_items, o->seed, WALK_FURTHER, err);
 	if (rc)
 		transfer_close(&t);
 	*out = t;
@@ -179,7 +206,8 @@ void transfer_close(transfer_set **t)
 }
 
 size_t transfer_count(const transfer_set *t) { return t->count; }
-size_t transfer_labelled(const transfer_set *t) { return t->o.samples; }
+size_t transfer_labelled(const transfer_set *t) { return t->ad_items / t->ads * t->o.samples; }
+bool transfer_is_fixed(const transfer_set *t) { return t->o.views > 0; }
 const transfer_item *transfer_get(const transfer_set *t, size_t i) { return &t->items[i]; }
 int transfer_longest_prompt(const transfer_set *t) { return t->longest; }
 const char *transfer_digest(const transfer_set *t) { return t->digest; }
@@ -205,7 +233,7 @@ void transfer_step(transfer_set *t, int64_t step, uint32_t *items)
 	const int ads = (int)(ads_before(t, step + 1) - a0);
 	for (int i = 0; i < t->o.batch_size; i++) {
 		const uint32_t item = i < ads ? sample_walk_at(&t->as_they_are, (uint64_t)(a0 + i))
-					      : (uint32_t)t->ads + sample_walk_at(&t->further, (uint64_t)(f0 + i - ads));
+					      : (uint32_t)t->ad_items + sample_walk_at(&t->further, (uint64_t)(f0 + i - ads));
 		const int len = prompt_len(t, item);
 		int at = i; /* insertion keeps equals in the order they were drawn in */
 		for (; at > 0 && prompt_len(t, items[at - 1]) < len; at--)
@@ -277,7 +305,8 @@ wn_code label_batch_fill(label_batch *b, const transfer_set *t, const uint32_t *
 		b->items[i] = items[i];
 		b->pictures[i] = (batch_item){.images = it->source ? t->o.unlabelled_images : t->o.ad_images,
 					      .index = it->image,
-					      .key = rng_open(t->o.seed, DRAW_AUGMENT, (uint64_t)step, items[i])};
+					      .key = rng_open(t->o.seed, DRAW_AUGMENT, t->o.views > 0 ? 0 : (uint64_t)step, items[i]),
+					      .plain = it->plain};
 	}
 	return batch_fill_pixels(b->pixel_values, b->pictures, n, o, err);
 }

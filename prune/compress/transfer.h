@@ -5,6 +5,9 @@
  * pictures without labels (another split) take the words of the ads as well. The set is a pure function of its options: items are listed once, labelled ones first, then the ads without a label, and
  * a step's items are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
  *
+ * Augmentation is drawn anew for every step, or (views > 0) once for every item: then an ad is an item for each of its views, the
+ * first as it is, and every other item has one augmented view.
+ *
  * Recombination goes in rounds: in each, every picture meets the words of one other ad, every ad's words are used once, and no
  * pair comes twice before all have been used.
  *
@@ -28,6 +31,7 @@ typedef struct transfer_item {
 	uint16_t source; /* 0: the ads' pictures, 1: the unlabelled ones */
 	uint32_t image;  /* index there */
 	uint32_t text;   /* index of an ad */
+	bool plain;      /* its picture is never augmented */
 	int label;       /* -1: nobody labelled it */
 } transfer_item;
 
@@ -40,6 +44,8 @@ typedef struct transfer_options {
 	size_t recombined;                 /* further items; at most ads * (ads - 1), there are no more pairs */
 	const image_cache *unlabelled_images; /* may be NULL */
 	size_t unlabelled;                 /* further items: the first so many pictures of it */
+	int views;                         /* of every ad; 0: augmented anew in every step */
+	const augment_options *augment;    /* what views are drawn by; may be NULL without them */
 	double ads_share;                  /* ads as they are, of every batch, in (0, 1]; counts as 1 when there is nothing else */
 	int batch_size;
 	uint64_t seed;
@@ -54,7 +60,8 @@ typedef struct transfer_set transfer_set;
 wn_code transfer_open(transfer_set **out, const transfer_options *o, wn_error *err);
 void transfer_close(transfer_set **t);
 size_t transfer_count(const transfer_set *t);
-size_t transfer_labelled(const transfer_set *t); /* items [0, this) have a label */
+size_t transfer_labelled(const transfer_set *t); /* items [0, this) have a label, the first `samples` of them as they are */
+bool transfer_is_fixed(const transfer_set *t);   /* pixels of an item do not depend on the step, augmented or not */
 const transfer_item *transfer_get(const transfer_set *t, size_t i);
 /* Item i's prompt into *ids (the set's memory); returns its length in tokens. */
 int transfer_prompt(const transfer_set *t, size_t i, const int32_t **ids);
@@ -79,7 +86,8 @@ typedef struct label_batch {
 /* Borrows trie. max_prompt: transfer_longest_prompt. */
 wn_code label_batch_open(label_batch *b, int max_n, int max_prompt, int image_size, const label_trie *trie, wn_error *err);
 void label_batch_close(label_batch *b);
-/* n items by number. augment_on: key (seed, step, item) draws a picture's augmentation, however a batch is cut. pad_id may be -1. */
+/* n items by number. augment_on: key (seed, step, item), with views (seed, item), draws a picture's augmentation, however a batch is
+ * cut. pad_id may be -1. */
 wn_code label_batch_fill(label_batch *b, const transfer_set *t, const uint32_t *items, int n, const batch_options *o, int64_t step,
                          int32_t pad_id, wn_error *err);
 blip2_batch label_batch_view(const label_batch *b);

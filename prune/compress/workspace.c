@@ -112,17 +112,11 @@ static wn_code open_images(workspace *w, bool dry, wn_error *err)
 	return rc;
 }
 
-static bool augments(const augment_options *a)
-{
-	return a->crop_scale_min < 1 || a->crop_ratio_max > 1 || a->flip > 0 || a->brightness > 0 || a->contrast > 0 || a->saturation > 0 ||
-	       a->cutout > 0;
-}
-
 static wn_code open_transfer(workspace *w, wn_error *err)
 {
 	const compress_config *c = w->config;
 	w->batch_options = (batch_options){.image_processor = w->teacher.image_processor, .augment = c->augment,
-					   .augment_on = augments(&c->augment)};
+					   .augment_on = augment_changes(&c->augment)};
 	const split_data *ads = w->ads.used ? &w->ads : &w->train;
 	const transfer_options o = {.labelled = &w->train.dataset,
 				    .samples = w->train.dataset.count,
@@ -132,6 +126,8 @@ static wn_code open_transfer(workspace *w, wn_error *err)
 				    .recombined = (size_t)c->recombined,
 				    .unlabelled_images = w->unlabelled.used ? &w->unlabelled.images : NULL,
 				    .unlabelled = (size_t)c->unlabelled,
+				    .views = c->views,
+				    .augment = &c->augment,
 				    .ads_share = c->ads_share,
 				    .batch_size = c->batch_size,
 				    .seed = (uint64_t)c->seed,
@@ -162,10 +158,11 @@ static json_t *identity_json(const workspace *w, const char *tokenizer_digest)
 	json_t *stages = json_array();
 	for (size_t i = 0; stages && i < c->stages.count; i++)
 		json_array_append_new(stages, json_string(c->stages.items[i]));
-	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
+	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:i, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
 			      "train", split_json(&w->train), "validation", split_json(&w->validation), "unlabelled",
 			      split_json(&w->unlabelled), "stages", stages, "seed", (json_int_t)c->seed, "start", c->start,
-			      "target_kind", c->target_kind, "target", c->target, "unlabelled_ads", (json_int_t)c->unlabelled_ads,
+			      "target_kind", c->target_kind, "target", c->target, "unlabelled_ads", (json_int_t)c->unlabelled_ads, "views",
+			      c->views,
 			      "recombined", (json_int_t)c->recombined, "unlabelled", (json_int_t)c->unlabelled, "batch_size",
 			      c->batch_size);
 	json_t *more = json_pack("{s:{s:s, s:i, s:s}, s:s, s:s, s:o, s:s}", "importance", "method", IMPORTANCE_NAMES[c->importance],

@@ -359,7 +359,7 @@ static void a_resumed_plan_is_printed_without_timing(void **state)
 		assert_int_equal(scorings, resume ? 0 : 4);
 		assert_int_equal(strstr(text, "about") != NULL, !resume);
 		assert_non_null(strstr(text, "004-hidden"));
-		assert_non_null(strstr(text, "40 labelled ads, 60 without a label"));
+		assert_non_null(strstr(text, "40 labelled ads, 60 items without a label"));
 		compress_cost_close(&cost);
 		workspace_close(&w);
 		compress_config_free(&c);

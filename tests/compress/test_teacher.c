@@ -155,6 +155,35 @@ static void augmented_pictures_are_computed(void **state)
 	teacher_close(&t);
 }
 
+/* Views are drawn once: whatever the step, the outputs in the file are of the pictures in the batch. */
+static void views_are_cached(void **state)
+{
+	batch_options bo = f.batch;
+	uint32_t items[BATCH];
+	label_batch b;
+	bo.augment_on = true;
+	bo.augment = (augment_options){.crop_scale_min = 0.5, .crop_ratio_max = 1.2, .brightness = 0.3};
+	transfer_options so = fixture_options(&f);
+	so.views = 2;
+	so.augment = &bo.augment;
+	transfer_close(&set);
+	assert_ok(transfer_open(&set, &so, err));
+	teacher_options o = options(cache);
+	o.batch = &bo;
+	teacher *t = open_teacher(&o);
+	assert_true(teacher_is_cached(t));
+	assert_ok(label_batch_open(&b, BATCH, transfer_longest_prompt(set), SIZE, &f.trie, err));
+	for (int step = 0; step < 12; step++) {
+		transfer_step(set, step, items);
+		assert_ok(label_batch_fill(&b, set, items, BATCH, &bo, step, 1, err));
+		teacher_prefetch(t, items, BATCH);
+		assert_ok(teacher_run(t, &b, err));
+		compare_with_engine(t, &b, &(tolerance){2e-5, 1.01 / 256, 2e-5});
+	}
+	label_batch_close(&b);
+	teacher_close(&t);
+}
+
 static void what_cannot_be_is_one_clear_line(void **state)
 {
 	volatile sig_atomic_t stop = 1;
@@ -212,6 +241,7 @@ int main(void)
 		WITH_ALL(hidden_states_may_be_passed_over),
 		WITH_ALL(the_bits_do_not_depend_on_who_filled),
 		WITH_ALL(augmented_pictures_are_computed),
+		WITH_ALL(views_are_cached),
 		WITH_ALL(what_cannot_be_is_one_clear_line),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

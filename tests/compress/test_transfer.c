@@ -493,6 +493,65 @@ static void augmentation_follows_step_and_item(void **state)
 	transfer_close(&t);
 }
 
+/* With views an item shows the same in every step: an ad's first view the picture as it is, all others something else. */
+static void views_are_drawn_once(void **state)
+{
+	enum { LABELLED = 3, MORE = 2, ADS_IN_ALL = LABELLED + MORE, VIEWS = 4, AD_ITEMS = ADS_IN_ALL * VIEWS, RECOMBINED = 5 };
+	batch_options bo = f.batch, plain = f.batch;
+	bo.augment_on = true;
+	bo.augment = (augment_options){.crop_scale_min = 0.6, .crop_ratio_max = 1.2, .brightness = 0.3};
+	transfer_options o = fixture_options(&f);
+	o.samples = LABELLED;
+	o.unlabelled_ads = MORE;
+	o.recombined = RECOMBINED;
+	transfer_set *without = open_set(&o);
+	assert_false(transfer_is_fixed(without));
+	o.views = VIEWS;
+	o.augment = &bo.augment;
+	transfer_set *t = open_set(&o);
+	assert_true(transfer_is_fixed(t));
+	assert_int_equal(transfer_count(t), AD_ITEMS + RECOMBINED + FURTHER_PICTURES);
+	assert_int_equal(transfer_labelled(t), LABELLED * VIEWS);
+	assert_string_not_equal(transfer_digest(t), transfer_digest(without));
+	label_batch b, again;
+	assert_ok(label_batch_open(&b, 1, transfer_longest_prompt(t), SIZE, &f.trie, err));
+	assert_ok(label_batch_open(&again, 1, transfer_longest_prompt(t), SIZE, &f.trie, err));
+	float *first = malloc(ADS_IN_ALL * PIXELS * sizeof *first);
+	int as_they_are = 0;
+	for (uint32_t i = 0; i < transfer_count(t); i++) {
+		const transfer_item *it = transfer_get(t, i);
+		assert_int_equal(it->label >= 0, i < LABELLED * VIEWS);
+		assert_true(i >= AD_ITEMS || (it->source == 0 && it->image == it->text));
+		assert_ok(label_batch_fill(&b, t, &i, 1, &bo, 4, 1, err));
+		assert_ok(label_batch_fill(&again, t, &i, 1, &bo, 5, 1, err));
+		assert_memory_equal(b.pixel_values, again.pixel_values, PIXELS * sizeof(float));
+		assert_ok(label_batch_fill(&again, t, &i, 1, &plain, 5, 1, err));
+		const bool same = memcmp(b.pixel_values, again.pixel_values, PIXELS * sizeof(float)) == 0;
+		assert_true(same == it->plain);
+		as_they_are += same;
+		/* the views of an ad differ from each other */
+		if (i < AD_ITEMS && same)
+			memcpy(first + it->image * PIXELS, b.pixel_values, PIXELS * sizeof *first);
+		else if (i < AD_ITEMS)
+			assert_memory_not_equal(first + it->image * PIXELS, b.pixel_values, PIXELS * sizeof *first);
+	}
+	assert_int_equal(as_they_are, ADS_IN_ALL);
+	for (uint32_t i = 0; i < LABELLED; i++) /* what scores are taken on */
+		assert_true(transfer_get(t, i)->plain && transfer_get(t, i)->image == i);
+	free(first);
+	label_batch_close(&b);
+	label_batch_close(&again);
+	transfer_close(&without);
+	/* another augmentation, another set */
+	bo.augment.brightness = 0.2;
+	without = open_set(&o);
+	assert_string_not_equal(transfer_digest(t), transfer_digest(without));
+	transfer_close(&without);
+	transfer_close(&t);
+	o.augment = NULL;
+	assert_refused(WN_INTERNAL, "4 views, without augmentation", transfer_open(&t, &o, err));
+}
+
 int main(void)
 {
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, open_fixture, close_fixture)
@@ -507,6 +566,7 @@ int main(void)
 		WITH_FIXTURE(batches_end_at_the_limit),
 		WITH_FIXTURE(prompts_are_padded_on_the_left),
 		WITH_FIXTURE(augmentation_follows_step_and_item),
+		WITH_FIXTURE(views_are_drawn_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
