@@ -1,4 +1,4 @@
-/* cmd_train.c: `winnow-prune train`: options, and the summary before the first step. */
+/* cmd_train.c: `winnow-prune train`: the summary before the first step, then the run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,9 +7,19 @@
 
 #include "model/omp_policy.h"
 #include "prune/commands.h"
-#include "prune/options.h"
 #include "prune/run_command.h"
 #include "prune/trainer.h"
+
+static const run_command COMMAND = {
+	.info = {.name = "train",
+	         .summary = "train a teacher from scratch, or fine-tune a checkpoint",
+	         .examples = "winnow-prune train --config configs/train.yaml\n"
+	                     "winnow-prune train --config configs/train.yaml --resume\n"
+	                     "winnow-prune train --config configs/train.yaml --set run_dir=runs/b --set audit.steps=2000\n"
+	                     "winnow-prune train --config configs/train.yaml --set model.init_from=hf/blip2-opt --dry-run\n"},
+	.dry_help = "print shapes, parameters and steps; write nothing",
+	.schema = &TRAIN_CONFIG_SCHEMA,
+};
 
 static void print_stack(FILE *f, const char *name, const stack_config *s)
 {
@@ -49,69 +59,36 @@ static void print_summary(FILE *f, const train_run *r)
 	}
 }
 
-static int run(const command_info *info, const train_config *c, const train_run_options *ro, const trainer_options *to,
-	       const run_line *line)
+static wn_code run(const train_config *c, const run_arguments *a, wn_error *err)
 {
-	wn_error err = {0};
+	const train_run_options ro = {.resume = a->resume, .dry = a->dry, .stop = catch_stop_signals(), .out = stderr};
+	const trainer_options to = {.resume = a->resume, .max_steps = a->max_steps, .reducer = {.ranks = 1}};
 	train_run r;
-	wn_code rc = train_run_open(&r, c, ro, &err);
-	if (!rc) {
-		print_summary(stderr, &r);
-		if (!ro->dry)
-			rc = trainer_run(&r, to, &err);
-		train_run_close(&r);
-	}
-	if (rc == WN_CANCELLED)
-		return run_interrupted(stderr, line, &err, !ro->dry);
-	return rc ? command_fail(info, &err) : EXIT_DONE;
+	wn_code rc = train_run_open(&r, c, &ro, err);
+	if (rc)
+		return rc;
+	print_summary(stderr, &r);
+	if (!a->dry)
+		rc = trainer_run(&r, &to, err);
+	train_run_close(&r);
+	return rc;
 }
 
 int cmd_train(int argc, char **argv)
 {
 	omp_wait_passively();
-	const char *config_path = NULL, *sets[MAX_SETS], *set_help = NULL;
-	bool resume = false, dry = false, print = false;
-	int max_steps = 0;
-	int num_sets = take_sets(&argc, argv, sets);
-	const option_spec specs[] = {
-		{"config", OPTION_STRING, &config_path, "FILE", "YAML configuration (see --print-config)"},
-		{"set", OPTION_STRING, &set_help, "KEY=VALUE", "override one key of the configuration; may be repeated"},
-		{"resume", OPTION_FLAG, &resume, NULL, "continue from the run's last checkpoint, if there is one"},
-		{"max-steps", OPTION_INT, &max_steps, "N", "stop, resumable, after N steps in all", .min = 0, .max = 1e9},
-		{"dry-run", OPTION_FLAG, &dry, NULL, "print shapes, parameters and steps; write nothing"},
-		{"print-config", OPTION_FLAG, &print, NULL, "print every key with its default and meaning"},
-		{0}};
-	const command_info info = {"train", "train a teacher from scratch, or fine-tune a checkpoint",
-				   "winnow-prune train --config configs/train.yaml\n"
-				   "winnow-prune train --config configs/train.yaml --resume\n"
-				   "winnow-prune train --config configs/train.yaml --set run_dir=runs/b --set audit.steps=2000\n"
-				   "winnow-prune train --config configs/train.yaml --set model.init_from=hf/blip2-opt --dry-run\n",
-				   specs};
-	if (num_sets < 0) {
-		fprintf(stderr, "winnow-prune train: --set: expected KEY=VALUE, at most %d times\n", MAX_SETS);
-		return EXIT_USAGE;
-	}
-	int parsed = options_parse(&info, argc, argv);
-	if (parsed != OPTIONS_OK)
-		return parsed == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
-	if (print) {
-		config_print(&TRAIN_CONFIG_SCHEMA, NULL, stdout);
-		return EXIT_DONE;
-	}
-	if (!config_path) {
-		fprintf(stderr, "winnow-prune train: --config is missing (try --help)\n");
-		return EXIT_USAGE;
-	}
+	run_arguments a;
+	const int ended = run_arguments_parse(&a, &COMMAND, argc, argv);
+	if (ended != RUN_GOES_ON)
+		return ended;
 	wn_error err = {0};
 	train_config c;
-	if (train_config_load(&c, config_path, sets, num_sets, &err))
-		return command_fail(&info, &err);
-	if (c.threads)
-		omp_set_num_threads(c.threads);
-	train_run_options ro = {.resume = resume, .dry = dry, .stop = catch_stop_signals(), .out = stderr};
-	trainer_options to = {.resume = resume, .max_steps = max_steps, .reducer = {.ranks = 1}};
-	const run_line line = {.command = "train", .config_path = config_path, .sets = sets, .num_sets = num_sets};
-	int rc = run(&info, &c, &ro, &to, &line);
-	train_config_free(&c);
-	return rc;
+	wn_code rc = train_config_load(&c, a.config_path, a.sets, a.num_sets, &err);
+	if (!rc) {
+		if (c.threads)
+			omp_set_num_threads(c.threads);
+		rc = run(&c, &a, &err);
+		train_config_free(&c);
+	}
+	return run_exit_status(stderr, &COMMAND, &a, rc, &err);
 }
