@@ -10,46 +10,40 @@
 #include <string.h>
 
 #include "prune/compress/json_lists.h"
+#include "prune/compress/shrink_check.h"
 
 /* ---- shapes ---- */
-
-static wn_code check_number(const char *where, const char *name, int found, int source, wn_error *err)
-{
-	if (found >= 1 && found <= source)
-		return WN_OK;
-	return wn_fail(err, WN_INVALID, "target shape: %s%s: found %d, expected 1 to the source's %d", where, name, found, source);
-}
 
 static wn_code check_widths(component which, int index, const block_widths *from, const block_widths *to, wn_error *err)
 {
 	char where[48];
-	wn_code rc;
+	width_pair w[MAX_WIDTHS];
+	wn_code rc = WN_OK;
 	snprintf(where, sizeof where, "%s.blocks[%d].", shape_stack_name(which), index);
-	if ((rc = check_number(where, "num_heads", to->num_heads, from->num_heads, err)) ||
-	    (rc = check_number(where, "head_dim", to->head_dim, from->head_dim, err)) ||
-	    (rc = check_number(where, "ffn_dim", to->ffn_dim, from->ffn_dim, err)) || !to->cross_num_heads)
-		return rc;
-	if ((rc = check_number(where, "cross_num_heads", to->cross_num_heads, from->cross_num_heads, err)))
-		return rc;
-	return check_number(where, "cross_head_dim", to->cross_head_dim, from->cross_head_dim, err);
+	for (int i = 0, n = width_pairs(w, from, to); !rc && i < n; i++)
+		rc = shrink_check(where, w[i].name, w[i].from, w[i].to, err);
+	return rc;
+}
+
+static wn_code check_stack(component which, const stack_config *from, const stack_config *to, wn_error *err)
+{
+	char where[24];
+	snprintf(where, sizeof where, "%s.", shape_stack_name(which));
+	wn_code rc = shrink_check(where, "hidden_size", from->hidden_size, to->hidden_size, err);
+	return rc ? rc : shrink_check(where, "num_hidden_layers", from->num_hidden_layers, to->num_hidden_layers, err);
 }
 
 static wn_code check_numbers(const blip2_config *from, const blip2_config *to, wn_error *err)
 {
-	wn_code rc = shape_check_fixed(to, from, err);
-	if (rc)
-		return wn_fail_prefix(err, "target shape");
 	if (from->num_query_tokens > from->max_position_embeddings)
 		return wn_fail(err, WN_INVALID, "source shape: num_query_tokens: found %d, expected at most max_position_embeddings %d",
 		               from->num_query_tokens, from->max_position_embeddings);
-	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++) {
-		const char *name = shape_stack_name((component)c);
-		const stack_config *f = shape_stack(from, (component)c), *t = shape_stack(to, (component)c);
-		rc = check_number(name, ".hidden_size", t->hidden_size, f->hidden_size, err);
-		if (rc == WN_OK)
-			rc = check_number(name, ".num_hidden_layers", t->num_hidden_layers, f->num_hidden_layers, err);
-	}
-	return rc ? rc : check_number("", "num_query_tokens", to->num_query_tokens, from->num_query_tokens, err);
+	wn_code rc = shape_check_fixed(to, from, err);
+	for (int c = 0; c < NUM_COMPONENTS && rc == WN_OK; c++)
+		rc = check_stack((component)c, shape_stack(from, (component)c), shape_stack(to, (component)c), err);
+	if (rc == WN_OK)
+		rc = shrink_check("", "num_query_tokens", from->num_query_tokens, to->num_query_tokens, err);
+	return rc ? wn_fail_prefix(err, "target shape") : WN_OK;
 }
 
 /* A score that is no number has no rank. */
@@ -217,7 +211,8 @@ wn_code keep_choose(keep *out, const structure_scores *scores, const blip2_confi
 	for (int c = 0; c < NUM_COMPONENTS; c++) {
 		const stack_config *f = shape_stack(&out->from, (component)c), *t = shape_stack(&out->to, (component)c);
 		for (int i = 0; i < t->num_hidden_layers && rc == WN_OK; i++)
-			rc = check_widths((component)c, i, &f->blocks[out->blocks[c][i].source], &t->blocks[i], err);
+			if ((rc = check_widths((component)c, i, &f->blocks[out->blocks[c][i].source], &t->blocks[i], err)))
+				wn_fail_prefix(err, "target shape");
 	}
 	if (rc == WN_OK)
 		rc = open_lists(out, scores, err);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "prune/compress/block_choice.h"
+#include "prune/compress/shrink_check.h"
 
 enum { BLOCKS, INNER, HIDDEN, QUERIES, NUM_KINDS }; /* bits of STAGE_… */
 #define MAX_STEPS 1000000000
@@ -209,35 +210,24 @@ static void shape_at(blip2_config *out, const blip2_config *from, const blip2_co
 /* One number against the other end's; `name` completes "vision." or stands alone. */
 static wn_code check_number(int from, int to, int kind, int which, const progress *p, const char *name, wn_error *err)
 {
-	char full[64];
-	snprintf(full, sizeof full, "%s%s%s", which < 0 ? "" : stack_name(which), which < 0 ? "" : ".", name);
-	if (to > from || to < 1)
-		return wn_fail(err, WN_INVALID, "%s: found %d, expected 1 to the source's %d", full, to, from);
-	if (to < from && p->total == 0)
-		return wn_fail(err, WN_INVALID, "%s goes from %d to %d, but no stage has %s of %s", full, from, to, kind_name(kind),
-			       stack_name(which < 0 ? COMPONENT_QFORMER : which));
-	return WN_OK;
+	char where[24];
+	snprintf(where, sizeof where, "%s%s", which < 0 ? "" : stack_name(which), which < 0 ? "" : ".");
+	wn_code rc = shrink_check(where, name, from, to, err);
+	if (!rc && to < from && p->total == 0)
+		rc = wn_fail(err, WN_INVALID, "%s%s goes from %d to %d, but no stage has %s of %s", where, name, from, to, kind_name(kind),
+			     stack_name(which < 0 ? COMPONENT_QFORMER : which));
+	return rc;
 }
 
 static wn_code check_widths(const block_widths *from, const block_widths *to, int which, const char *block, const progress *p,
                             wn_error *err)
 {
-	const struct {
-		const char *name;
-		int from, to;
-	} each[] = {
-		{"num_heads", from->num_heads, to->num_heads},
-		{"head_dim", from->head_dim, to->head_dim},
-		{"cross_num_heads", from->cross_num_heads, to->cross_num_heads},
-		{"cross_head_dim", from->cross_head_dim, to->cross_head_dim},
-		{"ffn_dim", from->ffn_dim, to->ffn_dim},
-	};
+	width_pair w[MAX_WIDTHS];
 	wn_code rc = WN_OK;
-	for (size_t i = 0; !rc && i < sizeof each / sizeof *each; i++) {
+	for (int i = 0, n = width_pairs(w, from, to); !rc && i < n; i++) {
 		char name[48];
-		snprintf(name, sizeof name, "%s%s", block, each[i].name);
-		if (each[i].from || each[i].to) /* no cross-attention: 0 stays 0 */
-			rc = check_number(each[i].from, each[i].to, INNER, which, p, name, err);
+		snprintf(name, sizeof name, "%s%s", block, w[i].name);
+		rc = check_number(w[i].from, w[i].to, INNER, which, p, name, err);
 	}
 	return rc;
 }
