@@ -109,7 +109,7 @@ const config_schema COMPRESS_CONFIG_SCHEMA = CONFIG_SCHEMA(compress_config, KEYS
 
 const char *const COMPRESS_FIXED_KEYS[] = {"final.", "limits.", "target.", "width_multiple", "stages", "distill.finish_steps",
 					   "importance.", "precision", "start", "seed", "data.split", "data.validation",
-					   "data.unlabelled_ads", "data.recombined", "data.unlabelled", "distill.batch_size", NULL};
+					   "data.unlabelled_ads", "augment.views", "data.recombined", "data.unlabelled", "distill.batch_size", NULL};
 
 /* The planner's shape and one by hand exclude each other. */
 static wn_code check_final(const compress_config *c, wn_error *err)

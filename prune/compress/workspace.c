@@ -151,19 +151,19 @@ static json_t *labels_json(const manifest *m)
 	return labels;
 }
 
-/* What must not change between a run and its continuation. */
+/* What must not change between a run and its continuation. A setting that came later is in it only where it is used: what began before
+ * it goes on. */
 static json_t *identity_json(const workspace *w, const char *tokenizer_digest)
 {
 	const compress_config *c = w->config;
 	json_t *stages = json_array();
 	for (size_t i = 0; stages && i < c->stages.count; i++)
 		json_array_append_new(stages, json_string(c->stages.items[i]));
-	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:i, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
+	json_t *j = json_pack("{s:s, s:{s:o, s:o, s:o}, s:o, s:I, s:i, s:i, s:f, s:I, s:o*, s:I, s:I, s:i}", "teacher", w->teacher.digest, "data",
 			      "train", split_json(&w->train), "validation", split_json(&w->validation), "unlabelled",
 			      split_json(&w->unlabelled), "stages", stages, "seed", (json_int_t)c->seed, "start", c->start,
 			      "target_kind", c->target_kind, "target", c->target, "unlabelled_ads", (json_int_t)c->unlabelled_ads, "views",
-			      c->views,
-			      "recombined", (json_int_t)c->recombined, "unlabelled", (json_int_t)c->unlabelled, "batch_size",
+			      c->views > 0 ? json_integer(c->views) : NULL, "recombined", (json_int_t)c->recombined, "unlabelled", (json_int_t)c->unlabelled, "batch_size",
 			      c->batch_size);
 	json_t *more = json_pack("{s:{s:s, s:i, s:s}, s:s, s:s, s:o, s:s}", "importance", "method", IMPORTANCE_NAMES[c->importance],
 				 "batches", c->importance_batches, "blocks", c->block_choice == BLOCKS_FROM_END ? "end" : "importance",

@@ -448,6 +448,15 @@ static void another_run_is_refused_by_name(void **state)
 		compress_refused("refused", cases[i].set, true, cases[i].words);
 }
 
+/* A run that began when there was no such setting has not heard of it. */
+static void unused_settings_of_later_versions_are_not_asked_of_a_run(void **state)
+{
+	json_t *m = json_in_run("whole", "manifest.json"), *identity = json_object_get(m, "identity");
+	assert_non_null(json_object_get(identity, "batch_size"));
+	assert_null(json_object_get(identity, "views"));
+	json_decref(m);
+}
+
 /* The weights are the same, and what is asked of them is not. */
 static void another_prompt_label_or_tokenizer_is_refused(void **state)
 {
@@ -528,6 +537,7 @@ int main(void)
 		cmocka_unit_test(other_settings_are_recorded),
 		cmocka_unit_test(a_training_records_them_too),
 		cmocka_unit_test(another_run_is_refused_by_name),
+		cmocka_unit_test(unused_settings_of_later_versions_are_not_asked_of_a_run),
 		cmocka_unit_test(another_prompt_label_or_tokenizer_is_refused),
 		cmocka_unit_test(strange_manifests_are_named),
 		cmocka_unit_test(a_run_of_another_command_is_refused_as_such),
