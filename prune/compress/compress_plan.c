@@ -63,7 +63,7 @@ static void append_finish(compress_plan *p, const compress_config *c)
 			steps += p->iterations[i].steps;
 	if (c->start == START_SCRATCH)
 		p->count = 0;
-	if (steps && p->count < MAX_ITERATIONS)
+	if (steps)
 		p->iterations[p->count++] = (iteration){.stage = PLAN_FINISH, .shape = p->final.shape, .steps = steps};
 }
 
@@ -134,7 +134,7 @@ wn_code compress_plan_save(const compress_plan *p, const workspace *w, cost_mode
 	const blip2_config *full = blip2_get_config(w->teacher.model);
 	char path[PATH_MAX];
 	wn_code rc = run_dir_path(c->run_dir, "plan.json", path, err);
-	if (rc)
+	if (rc || p->read)
 		return rc;
 	json_t *target = c->target_kind ? json_pack("{s:s, s:f}", "kind", TARGET_NAMES[c->target_kind - 1], "value", c->target) : json_null();
 	json_t *j = json_pack("{s:i, s:{s:f, s:f, s:o, s:o}, s:o, s:{s:f, s:f, s:o, s:o, s:o}, s:o}", "format", 1, "teacher", "parameters",
@@ -158,8 +158,8 @@ static wn_code parse(compress_plan *p, const json_t *j, const workspace *w, wn_e
 	const json_t *final = json_object_get(j, "final"), *all = json_object_get(j, "iterations");
 	if (json_integer_value(json_object_get(j, "format")) != 1)
 		return wn_fail(err, WN_UNSUPPORTED, "format: expected 1");
-	if (json_array_size(all) < 1 || json_array_size(all) > MAX_ITERATIONS)
-		return wn_fail(err, WN_INVALID, "iterations: found %zu, expected 1 to %d", json_array_size(all), MAX_ITERATIONS);
+	if (json_array_size(all) < 1 || json_array_size(all) > MAX_ITERATIONS + 1)
+		return wn_fail(err, WN_INVALID, "iterations: found %zu, expected 1 to %d", json_array_size(all), MAX_ITERATIONS + 1);
 	p->num_stages = compress_config_stages(w->config, p->stages);
 	p->teacher_ms = number_at(json_object_get(j, "teacher"), "latency_ms");
 	p->final.parameters = number_at(final, "parameters");

@@ -15,13 +15,14 @@ typedef struct compress_plan {
 	stage stages[MAX_STAGES];
 	int num_stages;
 	int count;           /* iterations, the finishing one (PLAN_FINISH, same shape as before) included */
-	iteration iterations[MAX_ITERATIONS];
+	iteration iterations[MAX_ITERATIONS + 1];
 	bool read;           /* from plan.json: the run goes on */
 } compress_plan;
 
 /* From RUN/plan.json when resume and it is there; else from the configuration, by scoring the teacher if a target asks for it. Not
  * written here. */
 wn_code compress_plan_make(compress_plan *out, const workspace *w, bool resume, cost_model *cost, wn_error *err);
+/* Into RUN/plan.json; one that was read from there stays as it is. */
 wn_code compress_plan_save(const compress_plan *p, const workspace *w, cost_model *cost, wn_error *err);
 /* "003-inner" into buf. */
 void compress_plan_name(const compress_plan *p, int index, char *buf, size_t size);

@@ -169,6 +169,20 @@ static void a_choice_of_its_own_is_respected(void **state)
 	json_decref(j);
 }
 
+/* And so is the plan, with whatever else stands in its file. */
+static void a_plan_is_decided_once(void **state)
+{
+	compress_ok("planned", NULL, 0, false, 4);
+	json_t *plan = json_in_run("planned", "plan.json");
+	json_object_set_new(plan, "note", json_string("by hand"));
+	write_in_run("planned", "plan.json", plan);
+	json_decref(plan);
+	compress_ok("planned", NULL, 0, true, 5);
+	plan = json_in_run("planned", "plan.json");
+	assert_string_equal(json_string_value(json_object_get(plan, "note")), "by hand");
+	json_decref(plan);
+}
+
 static void seconds_count_from_the_beginning(void **state)
 {
 	compress_ok("seconds", NULL, 0, false, 4);
@@ -526,6 +540,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_resumed_iteration_is_cut_as_it_was),
 		cmocka_unit_test(a_choice_of_its_own_is_respected),
+		cmocka_unit_test(a_plan_is_decided_once),
 		cmocka_unit_test(seconds_count_from_the_beginning),
 		cmocka_unit_test(a_best_that_was_saved_before_a_kill_is_still_the_runs),
 		cmocka_unit_test(a_training_keeps_its_best_too),
