@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <dnnl.h>
+#include "model/dnn_internal.h"
 
-/* What only a bug (or exhausted memory) can cause: there is no sensible way on. */
-static void check(dnnl_status_t st, const char *what)
+void dnn_check(dnnl_status_t st, const char *what)
 {
 	if (st == dnnl_success)
 		return;
@@ -24,7 +23,7 @@ static void check(dnnl_status_t st, const char *what)
 void dnn_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
-	check(dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "sgemm");
+	dnn_check(dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "sgemm");
 }
 
 typedef struct gemm_key {
@@ -78,7 +77,7 @@ static void table_free(void *p)
  * oneDNN's own statics, some before any handler of ours, and a primitive must not be destroyed after them. */
 static void table_key_create(void)
 {
-	check(pthread_key_create(&table_key, table_free) ? dnnl_out_of_memory : dnnl_success, "table key");
+	dnn_check(pthread_key_create(&table_key, table_free) ? dnnl_out_of_memory : dnnl_success, "table key");
 }
 
 static gemm_table *this_table(void)
@@ -88,33 +87,26 @@ static gemm_table *this_table(void)
 	if (t)
 		return t;
 	t = calloc(1, sizeof *t);
-	check(t ? dnnl_success : dnnl_out_of_memory, "table");
-	check(dnnl_engine_create(&t->engine, dnnl_cpu, 0), "engine");
-	check(dnnl_stream_create(&t->stream, t->engine, dnnl_stream_default_flags), "stream");
-	check(pthread_setspecific(table_key, t) ? dnnl_out_of_memory : dnnl_success, "table");
+	dnn_check(t ? dnnl_success : dnnl_out_of_memory, "table");
+	dnn_check(dnnl_engine_create(&t->engine, dnnl_cpu, 0), "engine");
+	dnn_check(dnnl_stream_create(&t->stream, t->engine, dnnl_stream_default_flags), "stream");
+	dnn_check(pthread_setspecific(table_key, t) ? dnnl_out_of_memory : dnnl_success, "table");
 	return t;
 }
 
-/* Memory descriptors are values in oneDNN 2 and handles in 3. */
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t memory_desc;
-#define DESC(d) (d)
-#else
-typedef dnnl_memory_desc_t memory_desc;
-#define DESC(d) (&(d))
-#endif
-
-static void make_desc(memory_desc *d, dnnl_data_type_t type, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
+void dnn_desc(memory_desc *d, int rank, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
 {
-	dnnl_dims_t dims = {rows, cols}, strides = {row_stride, col_stride};
+	dnnl_dims_t n, step;
+	memcpy(n, dims, (size_t)rank * sizeof *n);
+	memcpy(step, strides, (size_t)rank * sizeof *step);
 #if DNNL_VERSION_MAJOR >= 3
-	check(dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides), "memory descriptor");
+	dnn_check(dnnl_memory_desc_create_with_strides(d, rank, n, type, step), "memory descriptor");
 #else
-	check(dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides), "memory descriptor");
+	dnn_check(dnnl_memory_desc_init_by_strides(d, rank, n, type, step), "memory descriptor");
 #endif
 }
 
-static void free_desc(memory_desc *d)
+void dnn_desc_free(memory_desc *d)
 {
 #if DNNL_VERSION_MAJOR >= 3
 	dnnl_memory_desc_destroy(*d);
@@ -123,41 +115,56 @@ static void free_desc(memory_desc *d)
 #endif
 }
 
+void dnn_append_sum(dnnl_post_ops_t post)
+{
+#if DNNL_VERSION_MAJOR >= 3
+	dnn_check(dnnl_post_ops_append_sum(post, 1, 0, dnnl_data_type_undef), "sum");
+#else
+	dnn_check(dnnl_post_ops_append_sum(post, 1), "sum");
+#endif
+}
+
+dnnl_primitive_desc_t dnn_matmul_desc(dnnl_engine_t engine, const memory_desc *a, const memory_desc *b, const memory_desc *bias,
+                                      const memory_desc *c, dnnl_primitive_attr_t attr)
+{
+	dnnl_primitive_desc_t pd = NULL;
+#if DNNL_VERSION_MAJOR >= 3
+	dnnl_status_t st = dnnl_matmul_primitive_desc_create(&pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
+#else
+	dnnl_matmul_desc_t d;
+	dnnl_status_t st = dnnl_matmul_desc_init(&d, a, b, bias, c);
+	if (st == dnnl_success)
+		st = dnnl_primitive_desc_create(&pd, &d, attr, engine, NULL);
+#endif
+	return st == dnnl_success ? pd : NULL;
+}
+
 static void create_gemm(gemm_table *t, gemm_entry *e, const gemm_key *k)
 {
 	bool trans_a = k->flags & 1, trans_b = k->flags & 2, accumulate = k->flags & 4;
 	memory_desc a, b, c;
-	make_desc(&a, dnnl_bf16, k->m, k->k, trans_a ? 1 : k->lda, trans_a ? k->lda : 1);
-	make_desc(&b, dnnl_bf16, k->k, k->n, trans_b ? 1 : k->ldb, trans_b ? k->ldb : 1);
-	make_desc(&c, dnnl_f32, k->m, k->n, k->ldc, 1);
+	dnn_desc(&a, 2, (int64_t[]){k->m, k->k}, dnnl_bf16, (int64_t[]){trans_a ? 1 : k->lda, trans_a ? k->lda : 1});
+	dnn_desc(&b, 2, (int64_t[]){k->k, k->n}, dnnl_bf16, (int64_t[]){trans_b ? 1 : k->ldb, trans_b ? k->ldb : 1});
+	dnn_desc(&c, 2, (int64_t[]){k->m, k->n}, dnnl_f32, (int64_t[]){k->ldc, 1});
 	dnnl_primitive_attr_t attr;
 	dnnl_post_ops_t post;
-	check(dnnl_primitive_attr_create(&attr), "attributes");
-	check(dnnl_post_ops_create(&post), "post-ops");
-	dnnl_primitive_desc_t pd;
-#if DNNL_VERSION_MAJOR >= 3
+	dnn_check(dnnl_primitive_attr_create(&attr), "attributes");
+	dnn_check(dnnl_post_ops_create(&post), "post-ops");
 	if (accumulate)
-		check(dnnl_post_ops_append_sum(post, 1, 0, dnnl_data_type_undef), "sum");
-	check(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
-	check(dnnl_matmul_primitive_desc_create(&pd, t->engine, a, b, NULL, c, attr), "matmul");
-#else
-	if (accumulate)
-		check(dnnl_post_ops_append_sum(post, 1), "sum");
-	check(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
-	dnnl_matmul_desc_t d;
-	check(dnnl_matmul_desc_init(&d, &a, &b, NULL, &c), "matmul");
-	check(dnnl_primitive_desc_create(&pd, &d, attr, t->engine, NULL), "matmul");
-#endif
-	check(dnnl_primitive_create(&e->primitive, pd), "matmul");
-	check(dnnl_memory_create(&e->a, DESC(a), t->engine, DNNL_MEMORY_NONE), "memory");
-	check(dnnl_memory_create(&e->b, DESC(b), t->engine, DNNL_MEMORY_NONE), "memory");
-	check(dnnl_memory_create(&e->c, DESC(c), t->engine, DNNL_MEMORY_NONE), "memory");
+		dnn_append_sum(post);
+	dnn_check(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
+	dnnl_primitive_desc_t pd = dnn_matmul_desc(t->engine, &a, &b, NULL, &c, attr);
+	dnn_check(pd ? dnnl_success : dnnl_unimplemented, "matmul");
+	dnn_check(dnnl_primitive_create(&e->primitive, pd), "matmul");
+	dnn_check(dnnl_memory_create(&e->a, DESC(a), t->engine, DNNL_MEMORY_NONE), "memory");
+	dnn_check(dnnl_memory_create(&e->b, DESC(b), t->engine, DNNL_MEMORY_NONE), "memory");
+	dnn_check(dnnl_memory_create(&e->c, DESC(c), t->engine, DNNL_MEMORY_NONE), "memory");
 	dnnl_primitive_desc_destroy(pd);
 	dnnl_post_ops_destroy(post);
 	dnnl_primitive_attr_destroy(attr);
-	free_desc(&a);
-	free_desc(&b);
-	free_desc(&c);
+	dnn_desc_free(&a);
+	dnn_desc_free(&b);
+	dnn_desc_free(&c);
 	e->key = *k;
 }
 
@@ -184,7 +191,7 @@ static gemm_entry *find_gemm(gemm_table *t, const gemm_key *k)
 static float *widened(const uint16_t *v, int64_t rows, int64_t cols, int64_t ld)
 {
 	float *out = malloc((size_t)(rows * cols) * sizeof *out);
-	check(out ? dnnl_success : dnnl_out_of_memory, "operands");
+	dnn_check(out ? dnnl_success : dnnl_out_of_memory, "operands");
 	for (int64_t r = 0; r < rows; r++)
 		for (int64_t c = 0; c < cols; c++) {
 			uint32_t bits = (uint32_t)v[r * ld + c] << 16;
@@ -222,12 +229,12 @@ void dnn_gemm_bf16(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, 
 	}
 	gemm_table *t = this_table();
 	gemm_entry *e = find_gemm(t, &key);
-	check(dnnl_memory_set_data_handle(e->a, (void *)(uintptr_t)a), "data handle");
-	check(dnnl_memory_set_data_handle(e->b, (void *)(uintptr_t)b), "data handle");
-	check(dnnl_memory_set_data_handle(e->c, c), "data handle");
+	dnn_check(dnnl_memory_set_data_handle(e->a, (void *)(uintptr_t)a), "data handle");
+	dnn_check(dnnl_memory_set_data_handle(e->b, (void *)(uintptr_t)b), "data handle");
+	dnn_check(dnnl_memory_set_data_handle(e->c, c), "data handle");
 	dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->a}, {DNNL_ARG_WEIGHTS, e->b}, {DNNL_ARG_DST, e->c}};
-	check(dnnl_primitive_execute(e->primitive, t->stream, 3, args), "matmul");
-	check(dnnl_stream_wait(t->stream), "stream");
+	dnn_check(dnnl_primitive_execute(e->primitive, t->stream, 3, args), "matmul");
+	dnn_check(dnnl_stream_wait(t->stream), "stream");
 }
 
 bool dnn_has_bf16(void) { return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16; }

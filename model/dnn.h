@@ -1,5 +1,5 @@
-/* dnn.h: everything winnow asks of oneDNN. dnn.c is the only file that includes dnnl.h; it builds against oneDNN 2.6
- * (Debian 12) and 3.x (Debian 13). */
+/* dnn.h: matrix products by oneDNN, of weights as they lie in memory; packed.h has those of weights that stay as they are. The two
+ * are all that winnow asks of oneDNN; both build against 2.6 (Debian 12) and 3.x (Debian 13). */
 #ifndef WINNOW_MODEL_DNN_H
 #define WINNOW_MODEL_DNN_H
 
