@@ -17,8 +17,7 @@
 #include "model/norm.h"
 #include "model/ops.h"
 #include "model/parallel.h"
-
-#define MASKED      (-1e30f) /* added to scores that must not be seen; far below any score, yet finite */
+#include "model/text_layout.h"
 
 blip2_session_options blip2_session_defaults(void)
 {
@@ -166,73 +165,6 @@ void blip2_session_close(blip2_session **s)
 	*s = NULL;
 }
 
-static wn_code check_batch(const blip2_session *s, const blip2_batch *b, wn_error *err)
-{
-	if (b->n < 1 || b->n > s->opt.max_batch || b->text_len < 1 || b->text_len > s->opt.max_text_len)
-		return wn_fail(err, WN_TOO_LARGE, "batch of %d samples with %d tokens does not fit a session of %d with %d", b->n,
-		               b->text_len, s->opt.max_batch, s->opt.max_text_len);
-	if (b->tail_len < 0 || b->tail_len > b->text_len || (b->tail_len && !b->tail_parent))
-		return wn_fail(err, WN_INVALID, "tail_len %d does not fit %d text tokens", b->tail_len, b->text_len);
-	for (int k = 0; k < b->tail_len; k++)
-		if (b->tail_parent[k] < -1 || b->tail_parent[k] >= k)
-			return wn_fail(err, WN_INVALID, "tail_parent[%d] is %d, expected -1 to %d", k, b->tail_parent[k], k - 1);
-	for (int i = 0; i < b->n * b->text_len; i++) {
-		if (b->input_ids[i] < 0 || b->input_ids[i] >= s->m->config.vocab_size)
-			return wn_fail(err, WN_INVALID, "input_ids[%d][%d] is %d, the vocabulary has %d", i / b->text_len, i % b->text_len,
-			               (int)b->input_ids[i], s->m->config.vocab_size);
-		if (b->labels && b->labels[i] != -100 && (b->labels[i] < 0 || b->labels[i] >= s->m->config.vocab_size))
-			return wn_fail(err, WN_INVALID, "labels[%d][%d] is %d, the vocabulary has %d", i / b->text_len, i % b->text_len,
-			               (int)b->labels[i], s->m->config.vocab_size);
-	}
-	return WN_OK;
-}
-
-/* Positions count real tokens, queries first; padding gets position -1 (OPTLearnedPositionalEmbedding). A tail node stands
- * one behind its parent. */
-static void set_positions(blip2_session *s, const blip2_batch *b)
-{
-	int queries = s->m->config.num_query_tokens, prompt = b->text_len - b->tail_len;
-	for (int i = 0; i < b->n; i++) {
-		int32_t *p = s->positions + (size_t)i * (size_t)s->len;
-		const uint8_t *mask = b->attention_mask ? b->attention_mask + (size_t)i * (size_t)b->text_len : NULL;
-		int next = 0;
-		for (int j = 0; j < queries + prompt; j++)
-			p[j] = POSITION_OFFSET + (j < queries || !mask || mask[j - queries] ? next++ : -1);
-		for (int k = 0; k < b->tail_len; k++)
-			p[queries + prompt + k] =
-				b->tail_parent[k] < 0 ? POSITION_OFFSET + next : p[queries + prompt + b->tail_parent[k]] + 1;
-	}
-}
-
-/* May row r see key c, both inside the tail? Only itself and its ancestors. */
-static bool tail_sees(const blip2_batch *b, int r, int c)
-{
-	while (r > c)
-		r = b->tail_parent[r];
-	return r == c;
-}
-
-static void set_mask(blip2_session *s, const blip2_batch *b)
-{
-	s->use_mask = b->attention_mask || b->tail_len;
-	if (!s->use_mask)
-		return;
-	int queries = s->m->config.num_query_tokens, tail = s->len - b->tail_len;
-#pragma omp parallel for schedule(static)
-	for (int i = 0; i < b->n; i++) {
-		const uint8_t *keep = b->attention_mask ? b->attention_mask + (size_t)i * (size_t)b->text_len : NULL;
-		float *first = s->mask + (size_t)i * (size_t)s->len * (size_t)s->len;
-		for (int j = 0; j < s->len; j++)
-			first[j] = j >= queries && keep && !keep[j - queries] ? MASKED : 0;
-		for (int r = 1; r < s->len; r++)
-			memcpy(first + (size_t)r * (size_t)s->len, first, (size_t)s->len * sizeof *first);
-		for (int r = tail; r < s->len; r++)
-			for (int c = tail; c < r; c++)
-				if (!tail_sees(b, r - tail, c - tail))
-					first[(size_t)r * (size_t)s->len + (size_t)c] = MASKED;
-	}
-}
-
 void blip2_vision_forward(blip2_session *s, const blip2_batch *b)
 {
 	const blip2 *m = s->m;
@@ -300,7 +232,7 @@ static void text_forward(blip2_session *s, const blip2_batch *b)
 /* Checks a batch, takes its sizes, and rounds the weights as they are now when products run in bf16. */
 wn_code blip2_begin(blip2_session *s, const blip2_batch *b, wn_error *err)
 {
-	wn_code code = check_batch(s, b, err);
+	wn_code code = text_check(b, s->opt.max_batch, s->opt.max_text_len, s->m->config.vocab_size, err);
 	if (code)
 		return code;
 	s->n = b->n;
@@ -320,8 +252,10 @@ wn_code blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
 	wn_code code = blip2_begin(s, b, err);
 	if (code)
 		return code;
-	set_positions(s, b);
-	set_mask(s, b);
+	text_positions(s->positions, b, s->m->config.num_query_tokens);
+	s->use_mask = text_needs_mask(b);
+	if (s->use_mask)
+		text_mask(s->mask, b, s->m->config.num_query_tokens);
 	blip2_vision_forward(s, b);
 	qformer_forward(s);
 	text_forward(s, b);
