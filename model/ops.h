@@ -35,6 +35,13 @@ typedef struct ops_table {
 	void (*column_sum)(float *out, const float *y, size_t rows, size_t d, size_t c0, size_t c1);
 	/* Rounds to nearest even; a NaN stays a NaN. */
 	void (*to_bf16)(uint16_t *out, const float *x, size_t count);
+	/* The other way, exact. */
+	void (*widen)(float *out, const uint16_t *x, size_t count);
+	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros). */
+	float (*quantize)(int8_t *q, const float *x, size_t count);
+	/* out[i] = (or +=) sums[i] * row_scale * scale[i] + bias[i]; bias NULL = 0: what an int8 product stands for. */
+	void (*dequantize)(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count);
+	void (*dequantize_add)(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count);
 	/* y += a * x. */
 	void (*axpy)(float *y, float a, const float *x, size_t count);
 

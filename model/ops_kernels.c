@@ -205,6 +205,64 @@ static void to_bf16(uint16_t *out, const float *x, size_t count)
 	}
 }
 
+static void widen(float *out, const uint16_t *x, size_t count)
+{
+#pragma omp simd
+	for (size_t i = 0; i < count; i++) {
+		union {
+			uint32_t u;
+			float f;
+		} v = {.u = (uint32_t)x[i] << 16};
+		out[i] = v.f;
+	}
+}
+
+static float quantize(int8_t *q, const float *x, size_t count)
+{
+	float most = 0;
+#pragma omp simd reduction(max : most)
+	for (size_t i = 0; i < count; i++) {
+		const float a = fabsf(x[i]);
+		most = a > most ? a : most;
+	}
+	const float inverse = most > 0 ? 127.0f / most : 0;
+#pragma omp simd
+	for (size_t i = 0; i < count; i++) {
+		union {
+			float f;
+			int32_t i;
+		} v = {.f = x[i] * inverse + 12582912.0f}; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
+		q[i] = (int8_t)(v.i - 0x4b400000);
+	}
+	return most / 127.0f;
+}
+
+static void dequantize(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
+{
+	if (bias) {
+#pragma omp simd
+		for (size_t i = 0; i < count; i++)
+			out[i] = (float)sums[i] * (row_scale * scale[i]) + bias[i];
+	} else {
+#pragma omp simd
+		for (size_t i = 0; i < count; i++)
+			out[i] = (float)sums[i] * (row_scale * scale[i]);
+	}
+}
+
+static void dequantize_add(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
+{
+	if (bias) {
+#pragma omp simd
+		for (size_t i = 0; i < count; i++)
+			out[i] += (float)sums[i] * (row_scale * scale[i]) + bias[i];
+	} else {
+#pragma omp simd
+		for (size_t i = 0; i < count; i++)
+			out[i] += (float)sums[i] * (row_scale * scale[i]);
+	}
+}
+
 static void axpy(float *y, float a, const float *x, size_t count)
 {
 #pragma omp simd
@@ -303,6 +361,10 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.relu_backward = relu_backward,
 	.column_sum = column_sum,
 	.to_bf16 = to_bf16,
+	.widen = widen,
+	.quantize = quantize,
+	.dequantize = dequantize,
+	.dequantize_add = dequantize_add,
 	.axpy = axpy,
 	.softmax = softmax,
 	.softmax_backward = softmax_backward,

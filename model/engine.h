@@ -1,0 +1,42 @@
+/* engine.h: a model packed for answering requests: weights laid out for the products of a precision, once.
+ *
+ * Where blip2.h can be trained, an engine can only answer, and faster: layers of packed.h, activations in the type that the next
+ * product reads, attention's products in bf16, and no work whose result nobody reads (engine_run). Precisions:
+ *     f32    results of blip2_forward up to the order of sums
+ *     bf16   products of bf16 operands with f32 sums; residual stream, norms and softmax f32
+ *     int8   Linear layers: s8 weights with a scale for each output, s8 activations with a scale for each row, exact s32 sums;
+ *            attention as in bf16
+ * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
+ * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
+ *
+ * An `engine` is immutable and shared by threads; an `engine_session` belongs to one. Nothing is allocated in engine_run, and no
+ * primitive is made for a size of batch that was run before. */
+#ifndef WINNOW_MODEL_ENGINE_H
+#define WINNOW_MODEL_ENGINE_H
+
+#include "base/error.h"
+#include "model/blip2.h"
+
+typedef enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_INT8 } precision;
+extern const char *const PRECISION_NAMES[]; /* "f32", "bf16", "int8", NULL */
+
+typedef struct engine engine;
+
+/* Borrows m: norms, positions, biases and the token table are read from it. */
+wn_code engine_open(engine **out, const blip2 *m, precision p, wn_error *err);
+void engine_close(engine **e);
+precision engine_precision(const engine *e);
+/* "int8 brg:avx512_core_vnni, attention bf16": what its layers really run on. */
+const char *engine_describe(const engine *e);
+
+typedef struct engine_session engine_session;
+wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
+void engine_session_close(engine_session **s);
+/* Primitives made so far. */
+int engine_session_created(const engine_session *s);
+
+/* Logits [count][V] of `count` rows (row = sample * (Q + T) + position; at most max_rows; ascending) into out. Errors as
+ * blip2_forward's; labels are not read. */
+wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
+
+#endif

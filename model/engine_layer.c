@@ -1,0 +1,212 @@
+/* engine_layer.c: one Linear in its precision, and the rows between products.
+ *
+ * Between two products a row is read in the type that the first one wrote, worked on in f32 in a buffer that stays in the first
+ * cache, and written in the type that the second one reads. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <omp.h>
+
+#include "model/dnn.h"
+#include "model/engine_internal.h"
+#include "model/ops.h"
+#include "model/parallel.h"
+
+/* Rows that make a thread's share worth waking it: about 8 Ki elements. */
+static size_t row_grain(size_t width) { return 1 + 8192 / width; }
+
+/* ---- weights ---- */
+
+/* Symmetric, a scale for each output. values: what the int8 weights stand for, when wanted. */
+static void quantize_weights(int8_t *q, float *scale, float *values, const float *w, size_t in, size_t out)
+{
+	PARALLEL_RANGE(out, row_grain(in), j0, j1)
+	for (size_t j = j0; j < j1; j++) {
+		scale[j] = ops->quantize(q + j * in, w + j * in, in);
+		for (size_t i = 0; values && i < in; i++)
+			values[j * in + i] = scale[j] * q[j * in + i];
+	}
+}
+
+static wn_code open_int8(layer *l, const float *w, const float *b, wn_error *err)
+{
+	int8_t *q = malloc(l->in * l->out);
+	l->scale = malloc(l->out * sizeof *l->scale);
+	wn_code rc = q && l->scale ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer of %zu x %zu", l->out, l->in);
+	if (!rc) {
+		quantize_weights(q, l->scale, NULL, w, l->in, l->out);
+		l->src = ELEMENT_S8;
+		l->dst = ELEMENT_S32;
+		l->bias = b;
+		const packed_spec spec = {.in = (int64_t)l->in, .out = (int64_t)l->out, .src = l->src, .dst = l->dst, .quantized = q};
+		rc = packed_open(&l->packed, &spec, err);
+	}
+	free(q);
+	return rc;
+}
+
+static wn_code open_float(layer *l, const layer_options *o, bool bf16, const float *w, const float *b, wn_error *err)
+{
+	l->src = bf16 ? ELEMENT_BF16 : ELEMENT_F32;
+	l->dst = bf16 && !o->accumulate && !o->wide ? ELEMENT_BF16 : ELEMENT_F32;
+	const packed_spec spec = {.in = (int64_t)l->in, .out = (int64_t)l->out, .src = l->src, .dst = l->dst, .accumulate = o->accumulate,
+				  .weight = w, .bias = b};
+	return packed_open(&l->packed, &spec, err);
+}
+
+/* f32 with the weights as the precision rounds them: for a CPU that has no kernel for it. */
+static wn_code open_rounded(layer *l, const layer_options *o, const float *w, const float *b, wn_error *err)
+{
+	const size_t count = l->in * l->out;
+	float *values = malloc(count * sizeof *values), *scale = malloc(l->out * sizeof *scale);
+	int8_t *q = malloc(count);
+	uint16_t *half = malloc(count * sizeof *half);
+	wn_code rc = values && scale && q && half ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer of %zu x %zu", l->out, l->in);
+	if (!rc && o->precision == PRECISION_INT8) {
+		quantize_weights(q, scale, values, w, l->in, l->out);
+	} else if (!rc) {
+		ops->to_bf16(half, w, count);
+		ops->widen(values, half, count);
+	}
+	if (!rc)
+		rc = open_float(l, o, false, values, b, err);
+	free(values);
+	free(scale);
+	free(q);
+	free(half);
+	return rc;
+}
+
+wn_code layer_open(layer *l, const layer_options *o, const float *w, const float *b, size_t in, size_t out, wn_error *err)
+{
+	*l = (layer){.in = in, .out = out};
+	wn_code rc;
+	if (o->precision == PRECISION_F32)
+		rc = open_float(l, o, false, w, b, err);
+	else if (o->precision == PRECISION_BF16)
+		rc = dnn_has_bf16() ? open_float(l, o, true, w, b, err) : WN_UNSUPPORTED;
+	else
+		rc = open_int8(l, w, b, NULL);
+	if (rc == WN_UNSUPPORTED) {
+		layer_close(l);
+		*l = (layer){.in = in, .out = out};
+		rc = open_rounded(l, o, w, b, err);
+	}
+	if (rc)
+		layer_close(l);
+	return rc;
+}
+
+void layer_close(layer *l)
+{
+	packed_close(&l->packed);
+	free(l->scale);
+	*l = (layer){0};
+}
+
+/* ---- rows ---- */
+
+static float *this_row(const engine_session *s) { return s->buf.row + (size_t)omp_get_thread_num() * s->buf.row_width; }
+
+/* Row r of what l reads. */
+static void store_row(engine_session *s, const layer *l, size_t r, const float *row)
+{
+	const size_t at = r * l->in;
+	if (l->src == ELEMENT_S8)
+		s->buf.in_scale[r] = ops->quantize((int8_t *)s->buf.in + at, row, l->in);
+	else if (l->src == ELEMENT_BF16)
+		ops->to_bf16((uint16_t *)s->buf.in + at, row, l->in);
+	else if ((float *)s->buf.in + at != row)
+		memcpy((float *)s->buf.in + at, row, l->in * sizeof *row);
+}
+
+/* Row r of what l wrote into dst, bias included, as f32: where it stands already, or in `row`. */
+static float *load_row(engine_session *s, const layer *l, size_t r, void *dst, float *row)
+{
+	const size_t at = r * l->out;
+	if (l->dst == ELEMENT_F32)
+		return (float *)dst + at;
+	if (l->dst == ELEMENT_BF16)
+		ops->widen(row, (uint16_t *)dst + at, l->out);
+	else
+		ops->dequantize(row, (int32_t *)dst + at, s->buf.in_scale[r], l->scale, l->bias, l->out);
+	return row;
+}
+
+void layer_take(engine_session *s, const layer *l, const row_source *src, size_t rows)
+{
+	const float *w = s->e->m->weights;
+	PARALLEL_RANGE(rows, row_grain(l->in), r0, r1)
+	for (size_t r = r0; r < r1; r++) {
+		const float *x = src->x + r * l->in;
+		float *row = l->src == ELEMENT_F32 ? (float *)s->buf.in + r * l->in : this_row(s);
+		if (src->norm) {
+			ops->layer_norm(row, NULL, NULL, x, w + src->norm->weight, w + src->norm->bias, 1, l->in, src->eps);
+			x = row;
+		}
+		store_row(s, l, r, x);
+	}
+}
+
+void layer_take_context(engine_session *s, const layer *l, const void *x, bool bf16, size_t rows)
+{
+	if (bf16 && l->src == ELEMENT_BF16) {
+		memcpy(s->buf.in, x, rows * l->in * sizeof(uint16_t));
+		return;
+	}
+	PARALLEL_RANGE(rows, row_grain(l->in), r0, r1)
+	for (size_t r = r0; r < r1; r++) {
+		float *row = this_row(s);
+		if (bf16)
+			ops->widen(row, (const uint16_t *)x + r * l->in, l->in);
+		store_row(s, l, r, bf16 ? row : (const float *)x + r * l->in);
+	}
+}
+
+void layer_product(engine_session *s, const layer *l, size_t rows, void *dst)
+{
+	packed_run(s->runner, l->packed, (int64_t)rows, s->buf.in, dst);
+}
+
+void layer_add(engine_session *s, const layer *l, size_t rows, float *x)
+{
+	if (l->dst != ELEMENT_S32) {
+		layer_product(s, l, rows, x); /* opened to accumulate */
+		return;
+	}
+	layer_product(s, l, rows, s->buf.raw);
+	const int32_t *sums = s->buf.raw;
+	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
+	for (size_t r = r0; r < r1; r++)
+		ops->dequantize_add(x + r * l->out, sums + r * l->out, s->buf.in_scale[r], l->scale, l->bias, l->out);
+}
+
+void layer_write(engine_session *s, const layer *l, size_t rows, void *out, bool bf16)
+{
+	if (l->dst == (bf16 ? ELEMENT_BF16 : ELEMENT_F32)) {
+		layer_product(s, l, rows, out);
+		return;
+	}
+	layer_product(s, l, rows, s->buf.raw);
+	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
+	for (size_t r = r0; r < r1; r++) {
+		const float *row = load_row(s, l, r, s->buf.raw, this_row(s));
+		if (bf16)
+			ops->to_bf16((uint16_t *)out + r * l->out, row, l->out);
+		else
+			memcpy((float *)out + r * l->out, row, l->out * sizeof *row);
+	}
+}
+
+void layer_activate(engine_session *s, const layer *l, activation f, const layer *next, size_t rows)
+{
+	layer_product(s, l, rows, s->buf.raw);
+	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
+	for (size_t r = r0; r < r1; r++) {
+		float *row = load_row(s, l, r, s->buf.raw, this_row(s));
+		float *act = next->src == ELEMENT_F32 ? (float *)s->buf.in + r * next->in : row;
+		(f == ACTIVATION_GELU ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, l->out);
+		store_row(s, next, r, act);
+	}
+}
