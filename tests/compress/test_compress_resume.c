@@ -208,8 +208,8 @@ static void seconds_count_from_the_beginning(void **state)
 
 /* ---- the best one ---- */
 
-/* The step of the last validation that was the best, by the log, by RUN/best and by what is delivered. */
-static void assert_one_best(const char *run, json_int_t expected)
+/* The step of the last validation that was the best, by the log, by RUN/best and by what is delivered; and where it was made. */
+static void assert_one_best(const char *run, json_int_t expected, const char *key, const char *where)
 {
 	json_t *evals = events_of(run, "eval"), *e;
 	json_int_t logged = 0;
@@ -220,8 +220,9 @@ static void assert_one_best(const char *run, json_int_t expected)
 	json_decref(evals);
 	assert_int_equal(logged, expected);
 	for (int k = 0; k < 2; k++) {
-		json_t *m = json_in_run(run, k ? "export/winnow.json" : "best/winnow.json");
-		assert_int_equal(json_integer_value(json_object_get(json_object_get(m, "lineage"), "step")), expected);
+		json_t *m = json_in_run(run, k ? "export/winnow.json" : "best/winnow.json"), *lineage = json_object_get(m, "lineage");
+		assert_int_equal(json_integer_value(json_object_get(lineage, "step")), expected);
+		assert_string_equal(json_string_value(json_object_get(lineage, key)), where);
 		json_decref(m);
 	}
 }
@@ -240,7 +241,7 @@ static void a_best_that_was_saved_before_a_kill_is_still_the_runs(void **state)
 	graded.script = from_there;
 	compress_ok("best", sets, 3, true, 0);
 	graded.script = NULL;
-	assert_one_best("best", 12);
+	assert_one_best("best", 12, "iteration", "005-finish");
 }
 
 static void a_training_keeps_its_best_too(void **state)
@@ -255,7 +256,7 @@ static void a_training_keeps_its_best_too(void **state)
 	graded.script = from_there;
 	assert_ok(train("best-trained", sets, 5, true, 0, err));
 	graded.script = NULL;
-	assert_one_best("best-trained", 4);
+	assert_one_best("best-trained", 4, "phase", "audit");
 }
 
 /* ---- Ctrl-C ---- */

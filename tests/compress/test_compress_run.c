@@ -237,27 +237,6 @@ static void without_validation_the_last_one_is_the_best(void **state)
 
 /* ---- the export ---- */
 
-/* The step of the last validation that was the best of the finish; the same in lineage of best/ and export/. */
-static void the_lineage_has_the_step_of_the_best(void **state)
-{
-	static const char *const sets[] = {"eval.every=1", "distill.finish_learning_rate=0.5"}; /* it gets worse */
-	compress_ok("lineage", sets, 2, false, 0);
-	json_t *evals = events_of("lineage", "eval"), *e;
-	json_int_t best = 0;
-	size_t i;
-	json_array_foreach(evals, i, e)
-		if (json_integer_value(json_object_get(e, "iteration")) == NUM_ITERATIONS && json_is_true(json_object_get(e, "best")))
-			best = json_integer_value(json_object_get(e, "step"));
-	assert_true(best > 0 && best < ALL_STEPS);
-	json_decref(evals);
-	for (int k = 0; k < 2; k++) {
-		json_t *m = json_in_run("lineage", k ? "export/winnow.json" : "best/winnow.json"), *lineage = json_object_get(m, "lineage");
-		assert_int_equal(json_integer_value(json_object_get(lineage, "step")), best);
-		assert_string_equal(json_string_value(json_object_get(lineage, "iteration")), "005-finish");
-		json_decref(m);
-	}
-}
-
 /* The figures of a directory on the split, computed here. */
 static double nll_of(const char *run, const char *name)
 {
@@ -485,7 +464,6 @@ int main(void)
 		cmocka_unit_test(no_teacher_is_asked_when_nothing_is_learned_from_it),
 		cmocka_unit_test(what_does_not_fit_the_memory_is_refused),
 		cmocka_unit_test(without_validation_the_last_one_is_the_best),
-		cmocka_unit_test(the_lineage_has_the_step_of_the_best),
 		cmocka_unit_test(the_final_figures_are_of_the_delivered_directory),
 		cmocka_unit_test(an_unusable_export_is_refused_at_once),
 		cmocka_unit_test(student_and_teacher_are_timed_in_turns),
