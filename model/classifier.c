@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/engine.h"
 #include "model/label_trie.h"
 #include "model/ops.h"
 #include "model/prompt.h"
@@ -17,11 +18,12 @@ struct classifier {
 	checkpoint parts;
 	bool owned;
 	label_trie trie;
+	engine *engine;
 };
 
 struct classifier_session {
 	const classifier *c;
-	blip2_session *engine;
+	engine_session *engine;
 	int max_batch, max_len; /* max_len: prompt + tail */
 	size_t pixels;          /* floats of one image */
 	float *pixel_values;    /* [max_batch][pixels]; NULL when max_batch is 1 */
@@ -54,7 +56,7 @@ static wn_code prepare(classifier *c, wn_error *err)
 		return wn_fail(err, WN_INVALID, "winnow.json: max_text_tokens %d with %d queries and %d verbalizer tokens makes %d "
 		               "positions, config.json has max_position_embeddings %d", p->manifest.max_text_tokens,
 		               bc->num_query_tokens, c->trie.tail_len, len, bc->max_position_embeddings);
-	return WN_OK;
+	return engine_open(&c->engine, p->model, PRECISION_F32, err);
 }
 
 wn_code classifier_open(classifier **out, const char *dir, const checkpoint_options *opt, wn_error *err)
@@ -109,6 +111,7 @@ void classifier_close(classifier **c)
 {
 	if (!*c)
 		return;
+	engine_close(&(*c)->engine);
 	if ((*c)->owned)
 		checkpoint_close(&(*c)->parts);
 	label_trie_close(&(*c)->trie);
@@ -142,10 +145,7 @@ wn_code classifier_session_open(classifier_session **out, const classifier *c, i
 	s->max_batch = max_batch;
 	s->max_len = c->parts.manifest.max_text_tokens + c->trie.tail_len;
 	s->pixels = 3 * (size_t)bc->image_size * (size_t)bc->image_size;
-	blip2_session_options opt = blip2_session_defaults();
-	opt.max_batch = max_batch;
-	opt.max_text_len = s->max_len;
-	wn_code rc = blip2_session_open(&s->engine, c->parts.model, &opt, err);
+	wn_code rc = engine_session_open(&s->engine, c->engine, max_batch, s->max_len, (int)(n * rows), err);
 	if (rc)
 		goto failed;
 	s->pixel_values = n > 1 ? calloc(n * s->pixels, sizeof *s->pixel_values) : NULL;
@@ -168,7 +168,7 @@ void classifier_session_close(classifier_session **s)
 {
 	if (!*s)
 		return;
-	blip2_session_close(&(*s)->engine);
+	engine_session_close(&(*s)->engine);
 	free((*s)->pixel_values);
 	free((*s)->ids);
 	free((*s)->mask);
@@ -245,10 +245,9 @@ wn_code classifier_run(classifier_session *s, const classifier_input *in, int n,
 	const blip2_batch b = {.n = n, .text_len = prompt_len + c->trie.tail_len, .pixel_values = gather_pixels(s, in, n),
 	                       .input_ids = s->ids, .attention_mask = s->mask, .tail_len = c->trie.tail_len,
 	                       .tail_parent = c->trie.tail_parent};
-	wn_code rc = blip2_forward(s->engine, &b, err);
+	wn_code rc = engine_run(s->engine, &b, s->rows, count, s->logits, err);
 	if (rc)
 		return rc;
-	blip2_logits(s->engine, s->rows, count, s->logits);
 	for (size_t r = 0; r < count; r++)
 		ops->log_softmax(s->logits + r * vocab, vocab);
 	for (int i = 0; i < n && rc == WN_OK; i++)

@@ -23,8 +23,8 @@ typedef struct classifier_session classifier_session;
 wn_code classifier_open(classifier **out, const char *dir, const checkpoint_options *opt, wn_error *err);
 /* Takes ownership of a loaded checkpoint's content (zeroes *ckpt on success). */
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err);
-/* The same over parts that the caller keeps, unchanged and alive, until classifier_close: a trainer's validation. The
- * weights may change between runs. classifier_checkpoint() then has no digest. */
+/* The same over parts that the caller keeps, unchanged and alive, until classifier_close: a trainer's validation. It
+ * answers with the weights as they are now. classifier_checkpoint() then has no digest. */
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
                           const manifest *man, wn_error *err);
 void classifier_close(classifier **c);

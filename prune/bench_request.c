@@ -73,21 +73,20 @@ static wn_code inputs_make(inputs *in, const blip2_config *c, const bench_reques
 
 wn_code bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err)
 {
-	blip2_session_options opt = blip2_session_defaults();
-	opt.max_text_len = o->tokens;
-	blip2_session *s = NULL;
+	engine *e = NULL;
+	engine_session *s = NULL;
 	inputs in = {0};
 	wn_code rc = inputs_make(&in, blip2_get_config(m), o, err);
 	if (!rc)
-		rc = blip2_session_open(&s, m, &opt, err);
+		rc = engine_open(&e, m, o->precision, err);
+	if (!rc)
+		rc = engine_session_open(&s, e, 1, o->tokens, o->logit_rows, err);
 	const blip2_batch b = {.n = 1, .text_len = o->tokens, .pixel_values = in.pixels, .input_ids = in.ids};
 	for (int i = -BENCH_WARM_UP_RUNS; i < o->runs && rc == WN_OK; i++) {
 		if (i == 0 && o->mark)
 			o->mark(o->ctx, true);
 		const double start = bench_now_ms();
-		rc = blip2_forward(s, &b, err);
-		if (rc == WN_OK)
-			blip2_logits(s, in.rows, (size_t)o->logit_rows, in.logits);
+		rc = engine_run(s, &b, in.rows, (size_t)o->logit_rows, in.logits, err);
 		if (i >= 0)
 			times[i] = bench_now_ms() - start;
 	}
@@ -95,7 +94,8 @@ wn_code bench_request(const blip2 *m, const bench_request_options *o, double *ti
 		o->mark(o->ctx, false);
 	if (rc == WN_OK && !isfinite(in.logits[0]))
 		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)in.logits[0]);
-	blip2_session_close(&s);
+	engine_session_close(&s);
+	engine_close(&e);
 	inputs_free(&in);
 	return rc;
 }

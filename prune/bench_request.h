@@ -1,7 +1,7 @@
 /* bench_request.h: the time of one request, for `winnow-prune bench` and for what a shape costs (prune/compress/cost.h).
  *
- * One request is one image, `tokens` text tokens and the logits of the last positions, batch 1, f32, on the calling thread's
- * OpenMP team. Inputs are random, and the same every time. */
+ * One request is one image, `tokens` text tokens and the logits of the last positions, batch 1, by the engine that serves, on the
+ * calling thread's OpenMP team. Inputs are random, and the same every time. */
 #ifndef WINNOW_PRUNE_BENCH_REQUEST_H
 #define WINNOW_PRUNE_BENCH_REQUEST_H
 
@@ -9,11 +9,12 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "model/blip2.h"
+#include "model/engine.h"
 
 #define BENCH_WARM_UP_RUNS 5 /* not timed, before the others */
 
 typedef struct bench_request_options {
+	precision precision;
 	int tokens;     /* of text, behind the queries */
 	int logit_rows; /* the last so many positions; bench: 1 */
 	int runs;       /* timed, behind the warm-up */

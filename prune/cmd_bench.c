@@ -66,6 +66,14 @@ static wn_code measure_peaks(double *best, wn_error *err)
 	return rc;
 }
 
+static precision precision_of(const char *name)
+{
+	int p = 0;
+	while (strcmp(PRECISION_NAMES[p], name) != 0)
+		p++;
+	return (precision)p;
+}
+
 static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 {
 	const checkpoint_options opt = {.skip_digest = true};
@@ -90,7 +98,7 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 		                               .bf16 = !strcmp(o->precision, "bf16")};
 		rc = bench_train(ck.model, &t, times, err);
 	} else {
-		const bench_request_options t = {.tokens = o->tokens, .logit_rows = 1, .runs = o->runs};
+		const bench_request_options t = {.precision = precision_of(o->precision), .tokens = o->tokens, .logit_rows = 1, .runs = o->runs};
 		rc = bench_request(ck.model, &t, times, err);
 	}
 	if (rc)
@@ -173,8 +181,8 @@ int cmd_bench(int argc, char **argv)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
 	bench_result r = {0};
 	wn_error err = {0};
-	if (strcmp(o.precision, "f32") && !(o.train && !strcmp(o.precision, "bf16"))) {
-		wn_fail(&err, WN_UNSUPPORTED, "--precision %s: this build runs f32 only", o.precision);
+	if (o.train && !strcmp(o.precision, "int8")) {
+		wn_fail(&err, WN_UNSUPPORTED, "--precision int8: models are trained in f32 or bf16");
 		return command_fail(&info, &err);
 	}
 	if (bench(&o, &r, &err))
