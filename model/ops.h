@@ -1,4 +1,4 @@
-/* ops.h: the element-wise and row-wise kernels between matrix products.
+/* ops.h: the element-wise and row-wise kernels between matrix products, and the one that resamples images.
  *
  * One source (ops_kernels.c) is compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
  * Kernels are single-threaded and allocate nothing: layers split rows or columns over threads. */
@@ -53,6 +53,10 @@ typedef struct ops_table {
 	void (*log_softmax)(float *x, size_t cols);
 	/* logits [cols] -> scale * (softmax - onehot(target)) in place; returns the cross-entropy, *best the arg-max. */
 	float (*cross_entropy)(float *logits, int32_t target, float scale, size_t cols, int32_t *best);
+
+	/* out[count] = sum over k < taps of weight[k] * in[k * stride + i], rounded and clamped to 0..255; weights have 22
+	 * bits behind the point, and their absolute values sum to less than 2. Integers only: all tables give the same bytes. */
+	void (*weigh_bytes)(uint8_t *out, const uint8_t *in, size_t stride, const int32_t *weight, size_t taps, size_t count);
 } ops_table;
 
 /* Chosen once before main: the widest table the CPU supports, or the one named by the environment variable WINNOW_ISA
