@@ -1,7 +1,8 @@
 /* image_decode.c: outside bytes to upright RGB pixels; the only file that contains stb_image.
  *
- * stb_image sees only files the container walks (image_jpeg.c, image_png.c) accepted. What remains of its known
- * weaknesses is met here:
+ * JPEG goes to libjpeg-turbo (image_turbo.c) where the build has it, at the scale that the caller's resize leaves room for;
+ * stb_image decodes PNG, and JPEG without libjpeg-turbo. It sees only files the container walks (image_jpeg.c,
+ * image_png.c) accepted. What remains of its known weaknesses is met here:
  *  - its inflate grows the output without end (a zlib bomb): every allocation it makes is capped to what the header's
  *    size justifies, by a thread-local limit behind STBI_MALLOC/STBI_REALLOC;
  *  - it decodes with tables it never filled: its memory comes zeroed;
@@ -93,15 +94,43 @@ static wn_code run_stb(void **out, const char *format, const image_header *h, co
 	return WN_OK;
 }
 
-static wn_code decode_jpeg(image *out, const image_header *h, const uint8_t *b, size_t len, wn_error *err)
+wn_code image_jpeg_stb(image *out, const image_header *h, const uint8_t *b, size_t len, wn_error *err)
 {
 	/* The largest block is a plane of 16-bit coefficients, rounded up to whole 32x32 units; 64 KiB covers its tables. */
 	size_t cap = ((size_t)h->width + 32) * ((size_t)h->height + 32) * 3 + 65536;
 	void *rgb = NULL;
 	wn_code rc = run_stb(&rgb, "jpeg", h, b, len, cap, 0, 0, err);
 	if (rc == WN_OK)
-		*out = (image){h->width, h->height, rgb};
+		*out = (image){.width = h->width, .height = h->height, .rgb = rgb};
 	return rc;
+}
+
+/* At an eighth, a quarter and a half libjpeg-turbo's transforms are vector code that averages squares of pixels, and it can
+ * leave the chroma of 4:2:0 pictures as fine as the rest. (At the scales between, ads came out further from the whole
+ * picture: 7/8 further than 4/8.) Averages a half as wide as the resize's samples, which is what a gap of 2 leaves, fade the
+ * finest detail it keeps by a tenth. Chroma that stays coarser is interpolated, which fades it as much again: hence the
+ * squares. */
+int image_jpeg_eighths(const image_header *h, int width, int height)
+{
+	const int64_t need_width = (int64_t)width * IMAGE_REDUCING_GAP * 8 * h->coarser_across * h->coarser_across;
+	const int64_t need_height = (int64_t)height * IMAGE_REDUCING_GAP * 8 * h->coarser_down * h->coarser_down;
+	if (width < 1 || height < 1)
+		return 8;
+	for (int n = 1; n < 8; n *= 2)
+		if ((int64_t)h->width * n >= need_width && (int64_t)h->height * n >= need_height)
+			return n;
+	return 8;
+}
+
+/* width, height: what the pixels will be resized to, as they are stored. */
+static wn_code decode_jpeg(image *out, const image_header *h, const uint8_t *b, size_t len, int width, int height,
+			   wn_error *err)
+{
+#ifdef WINNOW_LIBJPEG_TURBO
+	return image_jpeg_turbo(out, h, b, len, image_jpeg_eighths(h, width, height), err);
+#else
+	return image_jpeg_stb(out, h, b, len, err);
+#endif
 }
 
 /* Pillow keeps the high byte of 16-bit colour, but opens 16-bit grey as I;16, whose convert("RGB") clips at 255 instead
@@ -117,7 +146,7 @@ static wn_code narrow16(image *out, const image_header *h, const uint16_t *wide,
 		rgb[i] = (uint8_t)(wide[i] >> 8);
 	for (size_t i = 0; grey && i < n; i++)
 		rgb[3 * i] = rgb[3 * i + 1] = rgb[3 * i + 2] = wide[i] > 255 ? 255 : (uint8_t)wide[i];
-	*out = (image){h->width, h->height, rgb};
+	*out = (image){.width = h->width, .height = h->height, .rgb = rgb};
 	return WN_OK;
 }
 
@@ -143,7 +172,7 @@ static wn_code decode_png(image *out, const image_header *h, const uint8_t *b, s
 	if (rc)
 		return rc;
 	if (!sixteen) {
-		*out = (image){h->width, h->height, p};
+		*out = (image){.width = h->width, .height = h->height, .rgb = p};
 		return WN_OK;
 	}
 	rc = narrow16(out, h, p, grey, err);
@@ -151,7 +180,8 @@ static wn_code decode_png(image *out, const image_header *h, const uint8_t *b, s
 	return rc;
 }
 
-wn_code image_decode(image *out, const void *bytes, size_t len, const image_limits *limits, wn_error *err)
+wn_code image_decode_for(image *out, const void *bytes, size_t len, const image_limits *limits, int width, int height,
+			 wn_error *err)
 {
 	*out = (image){0};
 	const image_limits l = image_limits_resolve(limits);
@@ -167,11 +197,22 @@ wn_code image_decode(image *out, const void *bytes, size_t len, const image_limi
 		return wn_fail(err, WN_TOO_LARGE, "image is %zu bytes, the limit is %zu", len, l.max_bytes);
 	image_header h;
 	wn_code rc = jpeg ? image_jpeg_scan(&h, bytes, len, &l, err) : image_png_scan(&h, bytes, len, &l, err);
+	if (rc)
+		return rc;
+	const int orientation = h.exif_orientation ? h.exif_orientation : h.xmp_orientation;
+	const int lying = orientation >= 5; /* its width is what will be the height */
+	if (jpeg)
+		rc = decode_jpeg(out, &h, bytes, len, lying ? height : width, lying ? width : height, err);
+	else
+		rc = decode_png(out, &h, bytes, len, err);
 	if (rc == WN_OK)
-		rc = jpeg ? decode_jpeg(out, &h, bytes, len, err) : decode_png(out, &h, bytes, len, err);
-	if (rc == WN_OK)
-		rc = image_orient(out, h.exif_orientation ? h.exif_orientation : h.xmp_orientation, err);
+		rc = image_orient(out, orientation, err);
 	if (rc)
 		image_free(out);
 	return rc;
+}
+
+wn_code image_decode(image *out, const void *bytes, size_t len, const image_limits *limits, wn_error *err)
+{
+	return image_decode_for(out, bytes, len, limits, 0, 0, err);
 }

@@ -73,17 +73,20 @@ wn_code image_orient(image *img, int orientation, wn_error *err)
 		return WN_OK;
 	const ptrdiff_t w = img->width, h = img->height;
 	const ptrdiff_t px = 3, row = w * 3, last_x = (w - 1) * px, last_y = (h - 1) * row;
-	/* Where the output's first pixel comes from, and how the source moves with the output's x and y. */
+	/* Where the output's first pixel comes from, how the source moves with the output's x and y, and which side of the
+	 * source becomes the output's left, top, right and bottom. */
+	enum { LEFT, TOP, RIGHT, BOTTOM };
 	const struct {
 		ptrdiff_t start, dx, dy;
+		int side[4];
 	} walk[9] = {
-		[2] = {last_x, -px, row},           /* mirrored */
-		[3] = {last_x + last_y, -px, -row}, /* half turn */
-		[4] = {last_y, px, -row},           /* upside down, mirrored */
-		[5] = {0, row, px},                 /* transposed */
-		[6] = {last_y, -row, px},           /* needs a quarter turn clockwise */
-		[7] = {last_x + last_y, -row, -px}, /* transposed over the other diagonal */
-		[8] = {last_x, row, -px},           /* needs a quarter turn anticlockwise */
+		[2] = {last_x, -px, row, {RIGHT, TOP, LEFT, BOTTOM}},           /* mirrored */
+		[3] = {last_x + last_y, -px, -row, {RIGHT, BOTTOM, LEFT, TOP}}, /* half turn */
+		[4] = {last_y, px, -row, {LEFT, BOTTOM, RIGHT, TOP}},           /* upside down, mirrored */
+		[5] = {0, row, px, {TOP, LEFT, BOTTOM, RIGHT}},                 /* transposed */
+		[6] = {last_y, -row, px, {BOTTOM, LEFT, TOP, RIGHT}},           /* needs a quarter turn clockwise */
+		[7] = {last_x + last_y, -row, -px, {BOTTOM, RIGHT, TOP, LEFT}}, /* transposed over the other diagonal */
+		[8] = {last_x, row, -px, {TOP, RIGHT, BOTTOM, LEFT}},           /* needs a quarter turn anticlockwise */
 	};
 	int out_w = orientation >= 5 ? img->height : img->width;
 	int out_h = orientation >= 5 ? img->width : img->height;
@@ -99,7 +102,10 @@ wn_code image_orient(image *img, int orientation, wn_error *err)
 			o[2] = img->rgb[at + 2];
 		}
 	}
+	image upright = {.width = out_w, .height = out_h, .rgb = out};
+	for (int i = 0; i < 4; i++)
+		upright.beyond[i] = img->beyond[walk[orientation].side[i]];
 	free(img->rgb);
-	*img = (image){out_w, out_h, out};
+	*img = upright;
 	return WN_OK;
 }

@@ -1,7 +1,7 @@
-/* image_jpeg.c: a walk over a JPEG's markers, before stb_image sees a byte.
+/* image_jpeg.c: a walk over a JPEG's markers, before a decoder sees a byte.
  *
- * stb_image decodes hostile bytes into *something* too readily for a service that must not judge half an image: it pads
- * a file that ends early, and takes tables that were never defined. So the walk demands what a complete picture has
+ * Decoders turn hostile bytes into *something* too readily for a service that must not judge half an image: they pad a
+ * file that ends early, and stb_image takes tables that were never defined. So the walk demands what a complete picture has
  * (one frame header, tables before their use, at least one scan, the end marker) and bounds the work: size limits before
  * allocation, at most MAX_SCANS scans (each scan of a progressive file visits every block, however few bytes it
  * has), and at least one bit of data for every block, the least Huffman coding can spend.
@@ -23,6 +23,27 @@ typedef struct walk {
 	int scans;
 	size_t entropy_bytes;
 } walk;
+
+/* libjpeg reduces chroma less than the rest as far as it is subsampled in *both* directions (4:2:0 comes out level); what is
+ * subsampled in one direction more than in the other stays that much coarser. factors: across << 4 | down, a component. */
+static void chroma_detail(image_header *h, const int *factors, int components)
+{
+	int most_across = 1, most_down = 1;
+	for (int i = 0; i < components; i++) {
+		most_across = factors[i] >> 4 > most_across ? factors[i] >> 4 : most_across;
+		most_down = (factors[i] & 15) > most_down ? factors[i] & 15 : most_down;
+	}
+	h->coarser_across = h->coarser_down = 1;
+	for (int i = 0; i < components; i++) {
+		int across = most_across / (factors[i] >> 4), down = most_down / (factors[i] & 15);
+		while (across % 2 == 0 && down % 2 == 0) {
+			across /= 2;
+			down /= 2;
+		}
+		h->coarser_across = across > h->coarser_across ? across : h->coarser_across;
+		h->coarser_down = down > h->coarser_down ? down : h->coarser_down;
+	}
+}
 
 static wn_code frame_header(walk *w, int marker, const uint8_t *p, size_t n, wn_error *err)
 {
@@ -46,13 +67,16 @@ static wn_code frame_header(walk *w, int marker, const uint8_t *p, size_t n, wn_
 	wn_code rc = image_check_size(w->h->width, w->h->height, w->limits, err);
 	if (rc)
 		return rc;
+	int factors[4];
 	for (int i = 0; i < w->components; i++) {
 		const uint8_t *c = p + 6 + 3 * i;
 		if (c[1] >> 4 < 1 || c[1] >> 4 > 4 || (c[1] & 15) < 1 || (c[1] & 15) > 4 || c[2] > 3)
 			return wn_fail(err, WN_INVALID, "jpeg component %d has sampling 0x%02x and table %d", i, c[1], c[2]);
 		w->id[i] = c[0];
 		w->quant[i] = c[2];
+		factors[i] = c[1];
 	}
+	chroma_detail(w->h, factors, w->components);
 	w->have_frame = 1;
 	w->progressive = marker == 0xC2;
 	return WN_OK;
@@ -178,7 +202,7 @@ static wn_code one_segment(walk *w, int marker, wn_error *err)
 	if (marker >= 0xE0 && marker <= 0xEF)
 		app_segment(w, marker, p, n);
 	if (marker != 0xDA)
-		return WN_OK; /* comments, restart intervals and what stb_image itself refuses */
+		return WN_OK; /* comments, restart intervals and what the decoders themselves refuse */
 	wn_code rc = scan_header(w, p, n, err);
 	if (rc == WN_OK)
 		skip_entropy(w);

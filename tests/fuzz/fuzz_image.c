@@ -1,4 +1,4 @@
-/* fuzz_image.c: any bytes into image_decode, what comes out into image_resize and image_preprocess.
+/* fuzz_image.c: any bytes into image_decode and image_decode_for, what comes out into image_resize and image_preprocess.
  * PNG chunks carry check sums no mutation survives, so a PNG is tried once as it is and once with them put right. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -32,6 +32,13 @@ static void decode_and_use(const uint8_t *data, size_t size)
 	for (int i = 0; i < 3 * 19 * 19; i++)
 		if (!(out[i] > -3.0f && out[i] < 5.0f)) /* uninitialised pixels would not show, uninitialised floats would */
 			abort();
+	image reduced;
+	if (image_decode_for(&reduced, data, size, &limits, 7, 5, &err) != WN_OK) /* what is refused does not depend on the scale */
+		abort();
+	if (reduced.width > img.width || reduced.height > img.height ||
+	    image_resize(small, 7, 5, &reduced, &err) != WN_OK)
+		abort();
+	image_free(&reduced);
 	image_free(&img);
 }
 

@@ -11,6 +11,7 @@ goldens/index.txt, one line an image:
   pixel_values at 32 x 32. Hashes are 64-bit FNV-1a.
 goldens/NAME.u8 for every JPEG (decoders differ, so bytes are compared with a tolerance): 32x32x3 then 56x56x3.
 goldens/resize.txt: NAME OUT_WIDTH OUT_HEIGHT HASH, other shapes of the resize.
+goldens/box.txt: NAME LEFT TOP RIGHT BOTTOM OUT_WIDTH OUT_HEIGHT HASH, the resize of all but so much of the outermost pixels.
 goldens/NAME.CONFIG.f32: pixel_values of the processor with the configuration goldens/CONFIG.json.
 """
 import io, json, os, struct, warnings, zlib
@@ -33,9 +34,9 @@ def fnv(data):
     return f"{h:016x}"
 
 
-def scene(w, h, channels=3, noise=12):
+def scene(w, h, channels=3, noise=12, zoom=1):
     """Gradients, hard edges (bicubic overshoots there, so clamping is exercised) and some noise."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float64)
+    y, x = np.mgrid[0:h, 0:w].astype(np.float64) / zoom
     out = np.zeros((h, w, channels))
     for c in range(channels):
         out[..., c] = 127 + 100 * np.sin(x / (5 + 3 * c) + c) * np.cos(y / (7 + 2 * c))
@@ -183,6 +184,14 @@ def images():
     yield "xmp8.jpg", jpeg(scene(41, 26, noise=4), quality=88, xmp=XMP % 8)
     yield "exif6_beats_xmp8.jpg", jpeg(scene(41, 26, noise=4), quality=88, exif=b"Exif\0\0" + tiff(6), xmp=XMP % 8)
 
+    # The same scenes, so large that a decoder may reduce them for a resize to 32 (by 4) and to 56 (by 2).
+    large = lambda w, h, channels=3: scene(w, h, channels, noise=1, zoom=3)
+    yield "large_444.jpg", jpeg(large(300, 260), quality=75, subsampling=0)
+    yield "large_422.jpg", jpeg(large(520, 261), quality=75, subsampling=1)
+    yield "large_420_progressive.jpg", jpeg(large(301, 259), quality=75, progressive=True)
+    yield "large_grey.jpg", jpeg(large(303, 262)[..., 0], quality=75)
+    yield "large_cmyk_exif6.jpg", jpeg(large(261, 297, 4), "CMYK", quality=75, exif=b"Exif\0\0" + tiff(6))
+
 
 def upright(data):
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
@@ -207,7 +216,7 @@ CONFIGS = {
 def main():
     os.makedirs(OUT, exist_ok=True)
     os.makedirs(HOSTILE, exist_ok=True)
-    lines, resizes = [], []
+    lines, resizes, boxes = [], [], []
     for name, data in images():
         write(OUT, name, data)
         im = upright(data)
@@ -232,6 +241,11 @@ def main():
             for w, h in [(1, 1), (1, 50), (50, 1), (7, 5), (8, 8), (9, 24), (37, 40), (20, 91), (37, 91), (70, 9), (70, 70),
                          (100, 3), (3, 100), (130, 101), (301, 299)]:
                 resizes.append(f"{name} {w} {h} {fnv(rgb.resize((w, h), Image.BICUBIC).tobytes())}")
+            for l, t, r, b in [(0, 0, 0.5, 0), (0, 0.125, 0, 0.875), (0.75, 0, 0, 0.25), (0.25, 0.5, 0.75, 0.125)]:
+                for w, h in [(1, 1), (8, 8), (20, 91), (37, 40), (37, 91), (70, 9), (100, 99)]:
+                    box = (l, t, rgb.width - r, rgb.height - b)
+                    out = rgb.resize((w, h), Image.BICUBIC, box=box)
+                    boxes.append(f"{name} {l} {t} {r} {b} {w} {h} {fnv(out.tobytes())}")
         if name in ("rgb_160x120_split_idat.png", "rgba.png"):
             for config, options in CONFIGS.items():
                 v = np.asarray(BlipImageProcessorPil(**options)(im, return_tensors="np")["pixel_values"][0])
@@ -240,6 +254,7 @@ def main():
         write(OUT, config + ".json", (json.dumps(options, indent=2) + "\n").encode())
     write(OUT, "index.txt", ("\n".join(lines) + "\n").encode())
     write(OUT, "resize.txt", ("\n".join(resizes) + "\n").encode())
+    write(OUT, "box.txt", ("\n".join(boxes) + "\n").encode())
 
     # A 4x4 picture whose data inflates to 20 MB of zeros.
     z = zlib.compress(bytes(20 << 20), 9)
