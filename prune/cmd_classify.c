@@ -93,7 +93,7 @@ static wn_code run(classifier *c, classifier_session *s, const request *rq, floa
 	if (rc || (rc = file_read(rq->image, MAX_IMAGE_BYTES, &bytes, &len, err)))
 		goto done;
 	const double start = now_ms();
-	if ((rc = image_decode(&img, bytes, len, NULL, err))) {
+	if ((rc = image_decode_for(&img, bytes, len, NULL, ip->size, ip->size, err))) { /* as the server does */
 		wn_fail_prefix(err, "%.200s", rq->image);
 		goto done;
 	}

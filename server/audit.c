@@ -94,8 +94,10 @@ static reason decode_image(audit_service *s, request *r, image *img)
 	if (strcmp(format, "jpeg") != 0 && strcmp(format, "png") != 0)
 		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: found %s, expected jpeg or png",
 				    strcmp(format, "unknown") == 0 ? "bytes that are no known image format" : format);
+	/* choose_model came first: the model's size says how much of a large JPEG need be decoded. */
+	const int size = classifier_checkpoint(r->model->classifier)->image_processor.size;
 	wn_error err = {0};
-	switch (image_decode(img, r->image, r->image_len, &s->image_limits, &err)) {
+	switch (image_decode_for(img, r->image, r->image_len, &s->image_limits, size, size, &err)) {
 	case WN_OK:
 		return REASON_OK;
 	case WN_TOO_LARGE:
