@@ -2,6 +2,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,47 @@ static void check_cross_entropy(const ops_table *t, size_t d)
 	}
 }
 
+static void check_int8(const ops_table *t, size_t d)
+{
+	float x[MAX_COLS] = {0}, scale[MAX_COLS] = {0}, bias[MAX_COLS] = {0}, out[MAX_COLS] = {0}, again[MAX_COLS] = {0};
+	int8_t q[MAX_COLS] = {0};
+	int32_t sums[MAX_COLS] = {0};
+	uint16_t half[MAX_COLS] = {0};
+	fill(x, d, -3, 5);
+	fill(scale, d, 0.001f, 0.01f);
+	fill(bias, d, -1, 1);
+	double most = 0;
+	for (size_t i = 0; i < d; i++)
+		most = fmax(most, fabs(x[i]));
+	const float s = t->quantize(q, x, d);
+	expect_close("quantize's scale", t, d, 0, s, most / 127, 1e-6);
+	bool reached = false;
+	for (size_t i = 0; i < d; i++) {
+		/* nearest: half a step off at most, and a little for the product that decides */
+		if (fabs(q[i] * (double)s - x[i]) > (0.5 + 1e-4) * s)
+			fail_msg("quantize on %s, width %zu: %g became %d x %g", t->name, d, x[i], q[i], s);
+		reached |= abs(q[i]) == 127;
+		sums[i] = (int32_t)(uniform(-1, 1) * 5e5f);
+	}
+	assert_true(reached);
+	memset(x, 0, sizeof x);
+	assert_true(t->quantize(q, x, d) == 0 && q[0] == 0 && q[d - 1] == 0);
+	for (int with_bias = 0; with_bias < 2; with_bias++) {
+		memcpy(again, scale, sizeof again);
+		t->dequantize(out, sums, 0.03f, scale, with_bias ? bias : NULL, d);
+		t->dequantize_add(again, sums, 0.03f, scale, with_bias ? bias : NULL, d);
+		for (size_t i = 0; i < d; i++) {
+			const double want = sums[i] * 0.03 * scale[i] + (with_bias ? bias[i] : 0);
+			expect_close("dequantize", t, d, i, out[i], want, 1e-6);
+			expect_close("dequantize_add", t, d, i, again[i], scale[i] + want, 1e-6);
+		}
+	}
+	t->to_bf16(half, out, d);
+	t->widen(again, half, d);
+	for (size_t i = 0; i < d; i++)
+		assert_true(fabsf(again[i] - out[i]) <= fabsf(out[i]) / 256);
+}
+
 static void a_table_is_chosen(void **state)
 {
 	(void)state;
@@ -240,7 +282,7 @@ static void a_table_is_chosen(void **state)
 	assert_string_equal(ops_all()[n - 1]->name, "c");
 }
 
-static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy};
+static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy, check_int8};
 
 int main(void)
 {
@@ -252,6 +294,7 @@ int main(void)
 		{"biases, residuals and column sums", every_table, NULL, NULL, &checks[3]},
 		{"softmax with masks, and its backward", every_table, NULL, NULL, &checks[4]},
 		{"cross-entropy and log-softmax", every_table, NULL, NULL, &checks[5]},
+		{"int8 and bf16, there and back", every_table, NULL, NULL, &checks[6]},
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
