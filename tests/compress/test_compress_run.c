@@ -328,21 +328,21 @@ static void student_and_teacher_are_timed_in_turns(void **state)
 	fclose(quiet);
 }
 
-/* Forwards that were made when the marks came. */
-static int forwards, marked[2], marks;
+/* Requests that were made when the marks came. */
+static int requests, marked[2], marks;
 
-wn_code __real_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err);
-wn_code __wrap_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err);
-wn_code __wrap_blip2_forward(blip2_session *s, const blip2_batch *b, wn_error *err)
+wn_code __real_engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
+wn_code __wrap_engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
+wn_code __wrap_engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err)
 {
-	forwards++;
-	return __real_blip2_forward(s, b, err);
+	requests++;
+	return __real_engine_run(s, b, rows, count, out, err);
 }
 
 static void note_mark(void *ctx, bool begin)
 {
 	assert_int_equal(marks, !begin);
-	marked[marks++] = forwards;
+	marked[marks++] = requests;
 }
 
 static void a_request_is_marked_without_its_warm_up(void **state)
@@ -354,7 +354,7 @@ static void a_request_is_marked_without_its_warm_up(void **state)
 	char path[600];
 	snprintf(path, sizeof path, "%s/teacher/export", dir);
 	assert_ok(checkpoint_load(&ck, path, &co, err));
-	forwards = marks = 0;
+	requests = marks = 0;
 	assert_ok(bench_request(ck.model, &o, times, err));
 	assert_int_equal(marks, 2);
 	assert_int_equal(marked[0], BENCH_WARM_UP_RUNS);
