@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t eval_count(const eval_data *d)
+/* Samples that are evaluated. */
+static size_t eval_count(const eval_data *d)
 {
 	return d->limit && d->limit < d->dataset->count ? d->limit : d->dataset->count;
 }
@@ -24,7 +25,8 @@ static int take_items(const eval_data *d, size_t from, size_t count, batch_item 
 	return n;
 }
 
-wn_code evaluate_labels(const eval_data *d, const classifier *c, float *probs, wn_error *err)
+/* probs [eval_count][num_labels] */
+static wn_code evaluate_labels(const eval_data *d, const classifier *c, float *probs, wn_error *err)
 {
 	const size_t count = eval_count(d), labels = (size_t)classifier_num_labels(c);
 	const int size = d->batch->image_processor.size;

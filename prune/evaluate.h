@@ -25,10 +25,7 @@ typedef struct eval_data {
 	void *ctx;
 } eval_data;
 
-/* probs [count][num_labels], caller's; count = number of samples evaluated = eval_count(d). Consecutive samples. */
-wn_code evaluate_labels(const eval_data *d, const classifier *c, float *probs, wn_error *err);
-size_t eval_count(const eval_data *d);
-/* evaluate_labels, then metrics_compute against the data set's labels. */
+/* Probabilities of the labels for the first samples (limit), and what metrics_compute makes of them. */
 wn_code evaluate_audit(const eval_data *d, const classifier *c, metrics *out, wn_error *err);
 
 #define EVAL_HEAD_TOKENS 4

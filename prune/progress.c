@@ -39,7 +39,8 @@ void progress_start(progress *p, FILE *out, const char *label, int64_t first, in
 	p->last_shown = p->started - p->log_seconds + 1; /* the first plain line after a second: it says that all is well */
 }
 
-double progress_eta(const progress *p, int64_t done)
+/* Seconds; negative when unknown. */
+static double progress_eta(const progress *p, int64_t done)
 {
 	double elapsed = monotonic_seconds() - p->started - p->paused;
 	if (done <= p->first || elapsed <= 0)

@@ -32,7 +32,6 @@ void progress_note(progress *p, const char *fmt, ...) __attribute__((format(prin
 /* Seconds spent on something else than the counted work. */
 void progress_exclude(progress *p, double seconds);
 
-double progress_eta(const progress *p, int64_t done); /* seconds; negative when unknown */
 /* "1h02m", "3m20s", "45s" */
 void format_duration(char *buf, size_t size, double seconds);
 double monotonic_seconds(void);

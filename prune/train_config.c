@@ -191,7 +191,8 @@ static wn_code parse_share(const char *line, const char *what, const char *s, do
 	return WN_OK;
 }
 
-wn_code train_config_label(label_spec *out, const char *line, wn_error *err)
+/* name | verbalizer | action [| threshold [| review_threshold]] */
+static wn_code parse_label(label_spec *out, const char *line, wn_error *err)
 {
 	*out = (label_spec){.threshold = 0.5, .review_threshold = 0.2};
 	char act[16] = "", number[32] = "";
@@ -229,7 +230,7 @@ wn_code train_config_manifest(const train_config *c, manifest *out, wn_error *er
 		return wn_fail(err, WN_INVALID, "labels: found %zu, expected at most %d", c->labels.count, MAX_LABELS);
 	for (size_t i = 0; i < c->labels.count; i++) {
 		label_spec *l = &out->labels[i];
-		wn_code rc = train_config_label(l, c->labels.items[i], err);
+		wn_code rc = parse_label(l, c->labels.items[i], err);
 		if (rc)
 			return rc;
 		for (size_t k = 0; k < i; k++)

@@ -86,8 +86,6 @@ int train_config_phases(const train_config *c, task tasks[NUM_TASKS]);
  * WN_INVALID. train_config_load checks phases that say their steps; with `epochs` they are known once the data is read. */
 wn_code train_config_stretches(const train_config *c, task t, int64_t steps, wn_error *err);
 
-/* One line of `labels`: name | verbalizer | action [| threshold [| review_threshold]]. */
-wn_code train_config_label(label_spec *out, const char *line, wn_error *err);
 /* name, prompt, labels and limits as winnow.json has them; *out zeroed before. labels may be empty (then num_labels 0). */
 wn_code train_config_manifest(const train_config *c, manifest *out, wn_error *err);
 
