@@ -13,6 +13,7 @@
 
 /* One pause instruction takes 40 to 140 cycles, as the processor's generation has it: 0.03 to 0.1 ms in all. */
 #define BRIEF_SPINS "2000"
+#define LONG_SPINS  "30000"
 
 /* The program's own path rather than /proc/self/exe: the kernel names the process after the last part of what it executes,
  * and people look for winnow-serve, not for exe. After an upgrade in place the path is another file, and the link is right. */
@@ -61,5 +62,7 @@ done:
 }
 
 void omp_wait_passively(void) { restart_with("OMP_WAIT_POLICY", "passive"); }
+
+void omp_spin_long(void) { restart_with("GOMP_SPINCOUNT", LONG_SPINS); }
 
 void omp_spin_briefly(void) { restart_with("GOMP_SPINCOUNT", BRIEF_SPINS); }

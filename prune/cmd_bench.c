@@ -13,6 +13,7 @@
 
 #include "model/checkpoint.h"
 #include "model/dnn.h"
+#include "model/omp_policy.h"
 #include "model/ops.h"
 #include "prune/bench_request.h"
 #include "prune/bench_train.h"
@@ -179,6 +180,7 @@ int cmd_bench(int argc, char **argv)
 	int rc = options_parse(&info, argc, argv);
 	if (rc != OPTIONS_OK)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
+	omp_spin_long();
 	bench_result r = {0};
 	wn_error err = {0};
 	if (o.train && !strcmp(o.precision, "int8")) {

@@ -56,7 +56,7 @@ static wn_code run(const compress_config *c, const run_arguments *a, wn_error *e
 
 int cmd_compress(int argc, char **argv)
 {
-	omp_wait_passively();
+	omp_spin_long();
 	run_arguments a;
 	const int ended = run_arguments_parse(&a, &COMMAND, argc, argv);
 	if (ended != RUN_GOES_ON)
