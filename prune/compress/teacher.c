@@ -128,17 +128,6 @@ static void pack(const teacher *t, const label_batch *b, int i, void *record)
 	}
 }
 
-static void from_bf16(float *out, const uint16_t *x, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		union {
-			uint32_t u;
-			float f;
-		} v = {.u = (uint32_t)x[i] << 16};
-		out[i] = v.f;
-	}
-}
-
 static void unpack(teacher *t, const label_batch *b, int i)
 {
 	stretch s[MAX_STRETCHES];
@@ -147,7 +136,7 @@ static void unpack(teacher *t, const label_batch *b, int i)
 	const uint16_t *states = (const uint16_t *)(const void *)(record + t->logits_count);
 	const int n = t->o.hidden ? sample_stretches(t, b, i, s) : 0;
 	for (int k = 0; k < n; k++)
-		from_bf16(t->hidden[s[k].which][s[k].block] + s[k].from, states + s[k].at, s[k].count);
+		ops->widen(t->hidden[s[k].which][s[k].block] + s[k].from, states + s[k].at, s[k].count);
 }
 
 /* Digest of all that the records depend on. */
