@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "model/dnn_internal.h"
+#include "model/ops.h"
 
 void dnn_check(dnnl_status_t st, const char *what)
 {
@@ -193,10 +194,7 @@ static float *widened(const uint16_t *v, int64_t rows, int64_t cols, int64_t ld)
 	float *out = malloc((size_t)(rows * cols) * sizeof *out);
 	dnn_check(out ? dnnl_success : dnnl_out_of_memory, "operands");
 	for (int64_t r = 0; r < rows; r++)
-		for (int64_t c = 0; c < cols; c++) {
-			uint32_t bits = (uint32_t)v[r * ld + c] << 16;
-			memcpy(&out[r * cols + c], &bits, sizeof bits);
-		}
+		ops->widen(out + r * cols, v + r * ld, (size_t)cols);
 	return out;
 }
 

@@ -9,7 +9,7 @@
  * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
  * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
  *
- * An `engine` is immutable and shared by threads; an `engine_session` belongs to one. Nothing is allocated in engine_run, and no
+ * An `engine` is immutable and shared by threads; an `engine_session` belongs to one. engine_run itself allocates nothing, and no
  * primitive is made for a size of batch that was run before. */
 #ifndef WINNOW_MODEL_ENGINE_H
 #define WINNOW_MODEL_ENGINE_H
@@ -26,17 +26,19 @@ typedef struct engine engine;
 wn_code engine_open(engine **out, const blip2 *m, precision p, wn_error *err);
 void engine_close(engine **e);
 precision engine_precision(const engine *e);
-/* "int8 brg:avx512_core_vnni, attention bf16": what its layers really run on. */
+/* "int8 brg:avx512_core_vnni", "int8 weights in f32 gemm:jit": what its layers really run on. e's memory. */
 const char *engine_describe(const engine *e);
 
 typedef struct engine_session engine_session;
+/* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. WN_INVALID for sizes below 1, WN_TOO_LARGE
+ * when the text does not fit the model's positions. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);
 /* Primitives made so far. */
 int engine_session_created(const engine_session *s);
 
-/* Logits [count][V] of `count` rows (row = sample * (Q + T) + position; at most max_rows; ascending) into out. Errors as
- * blip2_forward's; labels are not read. */
+/* Logits [count][V] of `count` rows (row = sample * (Q + T) + position; at most max_rows, else
+ * WN_TOO_LARGE) into out. Other errors as blip2_forward's. */
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
 
 #endif

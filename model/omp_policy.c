@@ -61,8 +61,6 @@ done:
 	free(text);
 }
 
-void omp_wait_passively(void) { restart_with("OMP_WAIT_POLICY", "passive"); }
-
 void omp_spin_long(void) { restart_with("GOMP_SPINCOUNT", LONG_SPINS); }
 
 void omp_spin_briefly(void) { restart_with("GOMP_SPINCOUNT", BRIEF_SPINS); }

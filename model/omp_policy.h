@@ -8,10 +8,7 @@
 #ifndef WINNOW_MODEL_OMP_POLICY_H
 #define WINNOW_MODEL_OMP_POLICY_H
 
-/* OMP_WAIT_POLICY=passive: waiting threads sleep at once. For jobs whose parallel regions are long. */
-void omp_wait_passively(void);
-
-/* GOMP_SPINCOUNT: about a millisecond, then sleep. For training, compressing and benching: regions follow each other within
+/* GOMP_SPINCOUNT: about a millisecond, then sleep. For training, compressing, benching and evaluating: regions follow each other within
  * microseconds for hours (15 % faster than sleeping at once, on a machine that others use too), and what compress measures of a
  * shape is what bench measures: waking a thread for every region would make a small model look five times as slow. */
 void omp_spin_long(void);

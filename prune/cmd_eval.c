@@ -212,7 +212,7 @@ static int print_json(eval_job *j, const metrics *m, const char *model, const ch
 
 int cmd_eval(int argc, char **argv)
 {
-	omp_wait_passively();
+	omp_spin_long();
 	const char *model = NULL, *data = NULL, *split = "test";
 	bool json = false;
 	int limit = 0, batch = 1, threads = 0;

@@ -1,5 +1,5 @@
 /* test_packed_engine.c: engine.h against stock transformers' logits and against blip2.h, in every precision: goldens of all kinds of
- * widths, masks and tries, batches in all sizes, and that a second run makes and allocates nothing. */
+ * widths, masks and tries, batches in all sizes, and that a second run makes no primitive. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

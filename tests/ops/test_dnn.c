@@ -11,21 +11,10 @@
 #include <cmocka.h>
 
 #include "model/dnn.h"
-#include "model/ops.h"
+#include "tests/ops/values.h"
 
 static const int sizes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 16, 16}, {17, 33, 65}, {64, 1, 100}, {1, 64, 31}, {130, 47, 192}};
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-static float value(size_t i, unsigned salt) { return (float)((i * 2654435761u + salt * 40503u) % 2001) / 1000.0f - 1.0f; }
-
-static float from_bf16(uint16_t v)
-{
-	union {
-		uint32_t u;
-		float f;
-	} w = {.u = (uint32_t)v << 16};
-	return w.f;
-}
 
 /* One product in both precisions, all eight forms; returns the worst error over the largest possible sum. */
 static double worst_error(int m, int n, int k, bool bf16)

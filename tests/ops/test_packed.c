@@ -4,19 +4,8 @@
 #include "tests/prune/support.h"
 
 #include "model/dnn.h"
-#include "model/ops.h"
 #include "model/packed.h"
-
-static float value(size_t i, unsigned salt) { return (float)((i * 2654435761u + salt * 40503u) % 2001) / 1000.0f - 1.0f; }
-
-static float from_bf16(uint16_t v)
-{
-	union {
-		uint32_t u;
-		float f;
-	} w = {.u = (uint32_t)v << 16};
-	return w.f;
-}
+#include "tests/ops/values.h"
 
 static float rounded(float x)
 {
