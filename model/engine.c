@@ -144,7 +144,7 @@ static bool lay_out_buffers(engine_session *s, arena *a, const needs *most)
 	const bool ok = arena_floats(a, &in, most->in, 1) && arena_floats(a, &b->in_scale, most->rows, 1) &&
 			arena_floats(a, &raw, most->raw, 1) && arena_floats(a, &qkv, most->qkv, 1) && arena_floats(a, &kv, most->kv, 1) &&
 			arena_floats(a, &b->scores, most->scores, 1) && arena_floats(a, &context, most->context, 1) &&
-			arena_floats(a, &b->row, (size_t)omp_get_max_threads(), b->row_width) &&
+			arena_floats(a, &b->row, (size_t)s->max_threads, b->row_width) &&
 			(b->probs = arena_alloc(a, most->scores * sizeof *b->probs));
 	if (ok) {
 		b->in = in;
@@ -201,7 +201,8 @@ wn_code engine_session_open(engine_session **out, const engine *e, int max_batch
 	engine_session *s = calloc(1, sizeof *s);
 	if (!s)
 		return wn_fail(err, WN_NOMEM, "no memory for a session");
-	*s = (engine_session){.e = e, .max_batch = max_batch, .max_text_len = max_text_len, .max_rows = max_rows};
+	*s = (engine_session){.e = e, .max_batch = max_batch, .max_text_len = max_text_len, .max_rows = max_rows,
+			       .max_threads = omp_get_max_threads()};
 	rc = lay_out(s, &dry) ? arena_open(&s->memory, dry.peak, err)
 			      : wn_fail(err, WN_TOO_LARGE, "a session of batch %d overflows memory", max_batch);
 	if (!rc && !lay_out(s, &s->memory))
@@ -293,6 +294,8 @@ wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows,
 	wn_code rc = text_check(b, s->max_batch, s->max_text_len, m->config.vocab_size, err);
 	if (!rc && (count < 1 || count > (size_t)s->max_rows))
 		rc = wn_fail(err, WN_TOO_LARGE, "%zu rows of logits, expected 1 to %d", count, s->max_rows);
+	if (!rc && omp_get_max_threads() > s->max_threads)
+		rc = wn_fail(err, WN_INTERNAL, "a session opened for %d OpenMP threads is run with %d", s->max_threads, omp_get_max_threads());
 	if (rc)
 		return rc;
 	run_vision(s, b);

@@ -30,7 +30,8 @@ precision engine_precision(const engine *e);
 const char *engine_describe(const engine *e);
 
 typedef struct engine_session engine_session;
-/* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. WN_INVALID for sizes below 1, WN_TOO_LARGE
+/* Room for max_batch samples of max_text_len tokens, max_rows rows of logits and the calling thread's omp_get_max_threads() now (more
+ * of them later: WN_INTERNAL from engine_run); borrows e. WN_INVALID for sizes below 1, WN_TOO_LARGE
  * when the text does not fit the model's positions. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);

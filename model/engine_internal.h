@@ -77,7 +77,7 @@ struct engine_session {
 	const engine *e;
 	arena memory;
 	packed_runner *runner;
-	int max_batch, max_text_len, max_rows;
+	int max_batch, max_text_len, max_rows, max_threads;
 	engine_buffers buf;
 	float *pixels;      /* [n*P][3*patch*patch] */
 	float *embedded;    /* [n*P][Dv] */

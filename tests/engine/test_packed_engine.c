@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <omp.h>
+
 #include "model/dnn.h"
 #include "model/engine.h"
 #include "tests/engine/golden.h"
@@ -167,6 +169,18 @@ static void what_does_not_fit_is_refused(void **state)
 	ids[0] = 1000;
 	one.input_ids = ids;
 	assert_int_equal(engine_run(s, &one, rows, 1, out, &err), WN_INVALID);
+	engine_session_close(&s);
+	/* every thread has a row of its own: more of them than the session knows would write beside it */
+	one.input_ids = g.ids;
+	const int threads = omp_get_max_threads();
+	omp_set_num_threads(1);
+	assert_ok(engine_session_open(&s, e, 1, g.batch.text_len, 3, &err), &err);
+	assert_ok(engine_run(s, &one, rows, 1, out, &err), &err);
+	omp_set_num_threads(2);
+	err = (wn_error){0};
+	assert_int_equal(engine_run(s, &one, rows, 1, out, &err), WN_INTERNAL);
+	assert_non_null(strstr(err.message, "opened for 1 OpenMP threads is run with 2"));
+	omp_set_num_threads(threads);
 	engine_session_close(&s);
 	engine_close(&e);
 	golden_close(&g);
