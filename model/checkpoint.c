@@ -464,8 +464,7 @@ static wn_code save_manifest(const char *dir, const blip2 *m, const manifest *ma
 	return rc;
 }
 
-/* Only a checkpoint (or an empty directory) may be replaced: a mistyped --out must not cost somebody's files. */
-static wn_code check_replaceable(const char *dir, wn_error *err)
+wn_code checkpoint_check_target(const char *dir, wn_error *err)
 {
 	char path[PATH_MAX];
 	struct stat st;
@@ -482,7 +481,7 @@ static wn_code check_replaceable(const char *dir, wn_error *err)
 	struct dirent *e;
 	while ((e = readdir(d)) && rc == WN_OK)
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			rc = wn_fail(err, WN_INVALID, "%s: exists and is not a checkpoint (no config.json): not replaced", dir);
+			rc = wn_fail(err, WN_INVALID, "%s: exists and is not a model directory (no config.json): not replaced", dir);
 	closedir(d);
 	return rc;
 }
@@ -502,7 +501,7 @@ wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, co
 		return wn_fail(err, WN_UNSUPPORTED, "%s: dtype %s, expected F32, F16 or BF16", clean, dtype_name(d));
 	if (!man && !hf_config_is_uniform(blip2_get_config(m)))
 		return wn_fail(err, WN_INVALID, "%s: blocks of different widths need a winnow.json, and there is none", clean);
-	if ((rc = check_replaceable(clean, err)))
+	if ((rc = checkpoint_check_target(clean, err)))
 		return rc;
 	if ((rc = file_temporary_dir(clean, tmp, err)))
 		return rc;

@@ -41,6 +41,10 @@ wn_code checkpoint_load_tokenizer(tokenizer **out, const char *dir, const blip2_
 wn_code checkpoint_load_image_processor(image_processor *out, bool *present, const char *dir, const blip2_config *c,
                                         wn_error *err);
 
+/* May checkpoint_save write dir? It may be absent, empty, or a model directory, which is replaced: a mistyped path must not cost
+ * somebody's files. WN_INVALID otherwise, WN_IO when it cannot be read. */
+wn_code checkpoint_check_target(const char *dir, wn_error *err);
+
 /* Writes config.json and model.safetensors (dtype d), preprocessor_config.json, winnow.json with digests, and copies
  * tokenizer.json from tokenizer_path (may be NULL) into `dir`, which appears whole by rename (an existing dir is replaced). */
 wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,

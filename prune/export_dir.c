@@ -1,16 +1,15 @@
 /* export_dir.c: see export_dir.h. */
 #include "prune/export_dir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/checkpoint.h"
 #include "prune/run_dir.h"
 
 #define ROOM 48 /* for a model's file names and a temporary's suffix behind the path */
@@ -24,41 +23,17 @@ wn_code export_dir_path(const char *run_dir, const char *export_dir, char *buf, 
 	return WN_OK;
 }
 
-static bool holds_something(const char *dir)
-{
-	int entries = 0;
-	DIR *d = opendir(dir);
-	while (d && readdir(d))
-		entries++;
-	if (d)
-		closedir(d);
-	return entries > 2; /* . and .. */
-}
-
-/* dir is there. */
-static wn_code check_replaceable(const char *dir, const struct stat *st, const char *source, const char *what, wn_error *err)
-{
-	char config[PATH_MAX + 16];
-	struct stat origin;
-	if (!S_ISDIR(st->st_mode))
-		return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a directory", dir);
-	if (*source && !stat(source, &origin) && origin.st_dev == st->st_dev && origin.st_ino == st->st_ino)
-		return wn_fail(err, WN_INVALID, "export.dir: %s is %s: it would be replaced", dir, what);
-	snprintf(config, sizeof config, "%s/config.json", dir);
-	if (access(config, F_OK) && holds_something(dir))
-		return wn_fail(err, WN_INVALID, "export.dir: %s exists and is not a model directory: it would not be replaced", dir);
-	return WN_OK;
-}
-
 wn_code export_dir_check(const char *export_dir, const char *source, const char *what, wn_error *err)
 {
 	char dir[PATH_MAX];
-	struct stat st;
+	struct stat st, origin;
 	if (!*export_dir)
 		return WN_OK;
 	wn_code rc = export_dir_path("", export_dir, dir, err);
-	if (!rc && !stat(dir, &st))
-		rc = check_replaceable(dir, &st, source, what, err);
+	if (!rc && *source && !stat(dir, &st) && !stat(source, &origin) && origin.st_dev == st.st_dev && origin.st_ino == st.st_ino)
+		return wn_fail(err, WN_INVALID, "export.dir: %s is %s: it would be replaced", dir, what);
+	if (!rc && (rc = checkpoint_check_target(dir, err)))
+		wn_fail_prefix(err, "export.dir");
 	if (rc)
 		return rc;
 	const char *in = dirname(dir);

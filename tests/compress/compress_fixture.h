@@ -4,6 +4,7 @@
 #define WINNOW_TESTS_COMPRESS_FIXTURE_H
 
 #include "tests/prune/child_run.h"
+#include "tests/prune/tiny_model.h"
 
 #include <omp.h>
 
@@ -23,19 +24,7 @@ static char dir[256];
 static const char TEACHER[] =
 	"run_dir: %s/%s\n"
 	"data: {dir: " SAMPLES_DIR ", cache: %s/cache, cache_scale: 1}\n"
-	"threads: 2\n"
-	"model:\n"
-	"  vision: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  qformer: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  text: {hidden_size: 48, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 96}\n"
-	"  image_size: 56\n"
-	"  num_query_tokens: 4\n"
-	"  vocab_size: 512\n"
-	"prompt: '内容：{text} 补充：{assist} 判定：'\n"
-	"labels:\n"
-	"  - compliant | 合规 | pass\n  - weapons | 违禁品 | block\n  - alcohol_tobacco | 烟酒违规 | block\n"
-	"  - gambling | 赌博 | block\n  - medical_claim | 医疗违规 | block\n  - false_claim | 虚假宣传 | block\n"
-	"  - mismatch | 图文不符 | review\n  - clickbait | 诱导点击 | review\n  - unreadable | 画质低劣 | review\n"
+	"threads: 2\n" TINY_MODEL
 	"audit: {split: test, validation: '', steps: %d, batch_size: 16, warmup_steps: 10, learning_rate: 2e-3}\n"
 	"augment: {crop_scale_min: 1, crop_ratio_max: 1, flip: 0, brightness: 0, contrast: 0, saturation: 0, cutout: 0}\n"
 	"export: {dtype: f32}\n";

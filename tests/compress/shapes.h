@@ -46,4 +46,14 @@ static inline blip2_config small_shape(void)
 	return c;
 }
 
+/* Every second block of six has it, as in BLIP-2. */
+static inline blip2_config alternating(void)
+{
+	blip2_config c = teacher();
+	c.qformer = stack(192, 6, 3, 64, 768, ACTIVATION_GELU);
+	set_cross(&c.qformer, 2, 3, 64);
+	c.cross_attention_frequency = 2;
+	return c;
+}
+
 #endif

@@ -272,7 +272,7 @@ static void saving_replaces_checkpoints_only(void **state)
 	assert_int_equal(mkdir(dir, 0755), 0);
 	assert_ok(file_write_atomic("not-a-checkpoint/thesis.txt", "years of work", 13, &err), &err);
 	assert_int_equal(checkpoint_save(dir, ck.model, NULL, &ck.image_processor, NULL, DTYPE_F32, &err), WN_INVALID);
-	assert_non_null(strstr(err.message, "not a checkpoint"));
+	assert_non_null(strstr(err.message, "not a model directory"));
 	assert_int_equal(access("not-a-checkpoint/thesis.txt", F_OK), 0);
 	checkpoint_close(&ck);
 }

@@ -50,8 +50,8 @@ static void what_cannot_is_refused(void **state)
 	char link[400], slash[420], endless[PATH_MAX];
 	const char *source = made("source", "config.json"), *file = made("file", NULL);
 	write_text(file, "x");
-	assert_refused(WN_INVALID, "file exists and is not a directory", export_dir_check(file, source, "the source", err));
-	assert_refused(WN_INVALID, "somebodys exists and is not a model directory",
+	assert_refused(WN_INVALID, "file: exists and is not a directory", export_dir_check(file, source, "the source", err));
+	assert_refused(WN_INVALID, "somebodys: exists and is not a model directory",
 		       export_dir_check(made("somebodys", "letters.txt"), source, "the source", err));
 	assert_refused(WN_IO, "export.dir: nothing can be written into /no/such/place: No such file",
 		       export_dir_check("/no/such/place/x", source, "the source", err));
@@ -61,6 +61,9 @@ static void what_cannot_is_refused(void **state)
 	snprintf(link, sizeof link, "%s/link", dir);
 	assert_int_equal(symlink(source, link), 0);
 	assert_refused(WN_INVALID, "link is the source", export_dir_check(link, source, "the source", err));
+	snprintf(slash, sizeof slash, "%s/another", dir); /* as checkpoint_save would, hours later */
+	assert_int_equal(symlink(made("model", "config.json"), slash), 0);
+	assert_refused(WN_INVALID, "export.dir: ", export_dir_check(slash, source, "the source", err));
 	memset(endless, 'x', sizeof endless - 1);
 	endless[sizeof endless - 20] = 0;
 	assert_refused(WN_TOO_LARGE, "export.dir: path longer", export_dir_check(endless, source, "the source", err));

@@ -3,6 +3,7 @@
  * Resume: one process trains undisturbed; others are killed with SIGKILL at random moments and resumed until done; every byte
  * of the weights, the optimiser and the saved models must agree. Overfit: 100 % accuracy on the training ads. */
 #include "tests/prune/child_run.h"
+#include "tests/prune/tiny_model.h"
 
 #include <omp.h>
 
@@ -27,19 +28,7 @@ static int close_dir(void **state)
 static const char CONFIG[] =
 	"run_dir: %s/%s\n"
 	"data: {dir: " SAMPLES_DIR ", cache: %s/cache}\n"
-	"threads: 2\n"
-	"model:\n"
-	"  vision: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  qformer: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}\n"
-	"  text: {hidden_size: 48, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 96}\n"
-	"  image_size: 56\n"
-	"  num_query_tokens: 4\n"
-	"  vocab_size: 512\n"
-	"prompt: '内容：{text} 补充：{assist} 判定：'\n"
-	"labels:\n"
-	"  - compliant | 合规 | pass\n  - weapons | 违禁品 | block\n  - alcohol_tobacco | 烟酒违规 | block\n"
-	"  - gambling | 赌博 | block\n  - medical_claim | 医疗违规 | block\n  - false_claim | 虚假宣传 | block\n"
-	"  - mismatch | 图文不符 | review\n  - clickbait | 诱导点击 | review\n  - unreadable | 画质低劣 | review\n"
+	"threads: 2\n" TINY_MODEL
 	"caption: {split: test, validation: test, warmup_steps: 2}\n"
 	"audit: {split: test, validation: test}\n"
 	"eval: {batch: 8}\n";
