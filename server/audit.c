@@ -8,8 +8,8 @@
 #include <omp.h>
 
 #include "server/answers.h"
-#include "server/estimate.h"
 #include "server/fields.h"
+#include "server/forecast.h"
 #include "server/log.h"
 #include "server/queue.h"
 #include "server/worker.h"
@@ -19,9 +19,10 @@ struct audit_service {
 	field_limits field_limits;
 	image_limits image_limits;
 	size_t capacity;
-	atomic_size_t waiting; /* places taken: admitted and not yet with an inference thread */
+	atomic_size_t waiting;   /* places taken: admitted and not yet in a run of the model */
+	atomic_size_t undecoded; /* of these, not yet decoded */
 	atomic_bool abandoned;
-	estimate decode, run, per_item; /* one decode; one run of the model; its share per request */
+	forecast forecast;
 	queue *to_decode, *to_infer;
 	worker_pool *decoders, *inferrers;
 };
@@ -30,7 +31,7 @@ struct audit_service {
 
 static double milliseconds(int64_t ns) { return (double)ns / 1e6; }
 
-/* Whether r may go on to a stage; `needed` is the measured time from here to its answer (0 = unknown). */
+/* Whether r may go on to a stage; `needed` is the predicted time from here to its answer (0 = unknown). */
 static bool may_go_on(audit_service *s, request *r, const char *next, int64_t needed)
 {
 	if (r->outcome != REASON_OK)
@@ -45,7 +46,7 @@ static bool may_go_on(audit_service *s, request *r, const char *next, int64_t ne
 			     milliseconds(r->deadline_budget_ns), next);
 	else if (now + needed > r->deadline_ns)
 		request_fail(r, REASON_DEADLINE_UNREACHABLE,
-			     "%.1f ms are left of %.0f ms before %s, which takes about %.1f ms",
+			     "%.1f ms are left of %.0f ms before %s, and the answer takes about %.1f ms more",
 			     milliseconds(r->deadline_ns - now), milliseconds(r->deadline_budget_ns), next,
 			     milliseconds(needed));
 	return r->outcome == REASON_OK;
@@ -134,18 +135,20 @@ static void decode_one(audit_service *s, request *r)
 	image img = {0};
 	int64_t start = monotonic_ns();
 	r->stage_ns[STAGE_QUEUE] += start - r->queued_ns;
-	int64_t needed = estimate_get(&s->decode, start) + estimate_get(&s->run, start);
+	/* What was admitted before this request has been decoded and waits for inference, or is being decoded beside it. */
+	int64_t needed = forecast_undecoded(&s->forecast, (forecast_ahead){.infer = queue_depth(s->to_infer)},
+					    r->deadline_budget_ns, start);
 	if (!may_go_on(s, r, "decoding", needed) || fields_parse(r, &s->field_limits) != REASON_OK ||
 	    choose_model(s, r) != REASON_OK)
 		return;
 	reason why = decode_image(s, r, &img);
 	int64_t decoded = monotonic_ns();
 	r->stage_ns[STAGE_DECODE] = decoded - start;
-	if (why == REASON_OK && may_go_on(s, r, "preprocessing", estimate_get(&s->run, decoded)) &&
-	    prepare_inputs(r, &img) == REASON_OK) {
+	needed = forecast_decoded_waiting(&s->forecast, queue_depth(s->to_infer), r->deadline_budget_ns, decoded);
+	if (why == REASON_OK && may_go_on(s, r, "preprocessing", needed) && prepare_inputs(r, &img) == REASON_OK) {
 		int64_t now = monotonic_ns();
 		r->stage_ns[STAGE_PREPROCESS] = now - decoded;
-		estimate_add(&s->decode, now - start, now);
+		forecast_decoded(&s->forecast, now - start, now);
 	}
 	image_free(&img);
 }
@@ -156,6 +159,7 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		request *r = items[i];
 		decode_one(s, r);
+		atomic_fetch_sub(&s->undecoded, 1);
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
 		if (r->outcome == REASON_OK && queue_push(s->to_infer, r))
@@ -181,13 +185,12 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 					   .prompt_len = group[i]->prompt_len};
 	wn_error err = {0};
 	int64_t start = monotonic_ns();
+	forecast_run_begins(&s->forecast, worker, n, start);
 	wn_code code = classifier_run(m->sessions[worker], in, n, probs, &err);
 	int64_t end = monotonic_ns();
-	if (code == WN_OK) {
-		estimate_add(&s->run, end - start, end);
-		estimate_add(&s->per_item, (end - start) / n, end);
+	forecast_run_ends(&s->forecast, worker, end);
+	if (code == WN_OK)
 		metrics_count_batch(s->opt.metrics, n);
-	}
 	for (int i = 0; i < n; i++) {
 		request *r = group[i];
 		r->stage_ns[STAGE_INFERENCE] = end - start;
@@ -206,35 +209,70 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 	}
 }
 
+/* r's wait for inference ends, in a run or before one. */
+static void leave_queue(audit_service *s, request *r)
+{
+	give_place_back(s);
+	r->stage_ns[STAGE_QUEUE] += monotonic_ns() - r->queued_ns;
+}
+
+/* Ends those of ready[0..n) that may not go on; returns how many are left. */
+static int drop_hopeless(audit_service *s, request **ready, int n)
+{
+	int kept = 0;
+	for (int i = 0; i < n; i++) {
+		if (may_go_on(s, ready[i], "inference", 0)) {
+			ready[kept++] = ready[i];
+			continue;
+		}
+		leave_queue(s, ready[i]);
+		finish(s, ready[i]);
+	}
+	return kept;
+}
+
+/* Takes the next batch out of ready[0..n), which keeps the rest in order: requests of the first one's model (after a swap
+ * two versions may be queued side by side), as many as will be in time together. 0: the first was given up instead. */
+static int take_batch(audit_service *s, int worker, request **batch, request **ready, int *n)
+{
+	forecast_request wanted[WORKER_MAX_ITEMS];
+	int64_t now = monotonic_ns();
+	int same = 0, rest = 0, taken = 0;
+	for (int i = 0; i < *n; i++)
+		if (ready[i]->model == ready[0]->model)
+			wanted[same++] = (forecast_request){ready[i]->deadline_ns, ready[i]->deadline_budget_ns};
+	/* The first one's own place is among those that wait. */
+	bool contended = *n > 1 || audit_waiting(s) > 1 || forecast_waited(&s->forecast, worker, ready[0]->queued_ns);
+	int size = forecast_batch(&s->forecast, wanted, same, contended, now);
+	if (size == 0) {
+		may_go_on(s, ready[0], "inference", forecast_run(&s->forecast, 1, ESTIMATE_LIKELY, now));
+		request_fail(ready[0], REASON_DEADLINE_UNREACHABLE, "the deadline is nearer than inference takes");
+	}
+	const served_model *m = ready[0]->model;
+	for (int i = 0; i < *n; i++) {
+		if (ready[i]->model == m && taken < (size ? size : 1)) {
+			batch[taken++] = ready[i];
+			leave_queue(s, ready[i]);
+		} else {
+			ready[rest++] = ready[i];
+		}
+	}
+	*n = rest;
+	if (size == 0)
+		finish(s, batch[0]);
+	return size;
+}
+
 static void infer_run(void *cls, int worker, void **items, size_t count)
 {
 	audit_service *s = cls;
-	request *ready[WORKER_MAX_ITEMS];
-	size_t n = 0;
-	for (size_t i = 0; i < count; i++) {
-		request *r = items[i];
-		int64_t now = monotonic_ns();
-		give_place_back(s);
-		r->stage_ns[STAGE_QUEUE] += now - r->queued_ns;
-		if (may_go_on(s, r, "inference", estimate_get(&s->run, now)))
-			ready[n++] = r;
-		else
-			finish(s, r);
-	}
-	/* A batch has one model: after a swap two versions may be queued side by side. */
-	while (n > 0) {
-		request *group[WORKER_MAX_ITEMS];
-		int same = 0;
-		size_t rest = 0;
-		served_model *m = ready[0]->model;
-		for (size_t i = 0; i < n; i++) {
-			if (ready[i]->model == m)
-				group[same++] = ready[i];
-			else
-				ready[rest++] = ready[i];
-		}
-		n = rest;
-		infer_group(s, worker, group, same);
+	request *ready[WORKER_MAX_ITEMS], *batch[WORKER_MAX_ITEMS];
+	int n = (int)count;
+	memcpy(ready, items, count * sizeof ready[0]);
+	while ((n = drop_hopeless(s, ready, n)) > 0) {
+		int size = take_batch(s, worker, batch, ready, &n);
+		if (size > 0)
+			infer_group(s, worker, batch, size);
 	}
 }
 
@@ -281,6 +319,9 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 	    (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
 	s->image_limits = (image_limits){.max_side = c->image_side, .max_pixels = c->image_pixels};
 	s->capacity = (size_t)c->queue_capacity;
+	s->forecast.instances = c->instances;
+	s->forecast.decode_threads = c->decode_threads;
+	s->forecast.max_batch = c->max_batch;
 	worker_options infer = {.name = "inference",
 				.threads = c->instances,
 				.max_items = (size_t)c->max_batch,
@@ -329,11 +370,13 @@ reason audit_admit(audit_service *s, request *r)
 		if (ahead >= s->capacity)
 			return request_fail(r, REASON_QUEUE_FULL, "%zu requests are waiting already", ahead);
 	} while (!atomic_compare_exchange_weak(&s->waiting, &ahead, ahead + 1));
-	int64_t now = monotonic_ns();
-	int64_t queue_time = (int64_t)ahead * estimate_get(&s->per_item, now) / s->opt.config->instances;
-	int64_t needed = queue_time + estimate_get(&s->decode, now) + estimate_get(&s->run, now);
-	if (!may_go_on(s, r, "queueing", needed))
+	size_t undecoded = atomic_fetch_add(&s->undecoded, 1);
+	int64_t needed = forecast_undecoded(&s->forecast, (forecast_ahead){.decode = undecoded, .infer = ahead},
+					    r->deadline_budget_ns, monotonic_ns());
+	if (!may_go_on(s, r, "queueing", needed)) {
+		atomic_fetch_sub(&s->undecoded, 1);
 		give_place_back(s);
+	}
 	return r->outcome;
 }
 
@@ -343,6 +386,7 @@ void audit_submit(audit_service *s, request *r)
 	if (queue_push(s->to_decode, r))
 		return;
 	request_fail(r, REASON_DRAINING, "the server is shutting down");
+	atomic_fetch_sub(&s->undecoded, 1);
 	give_place_back(s);
 	finish(s, r);
 }
@@ -351,9 +395,13 @@ void audit_abandon(audit_service *s) { atomic_store(&s->abandoned, true); }
 
 size_t audit_waiting(audit_service *s) { return atomic_load(&s->waiting); }
 
+int64_t audit_predicted_wait_ns(audit_service *s)
+{
+	return forecast_wait(&s->forecast, audit_waiting(s), INT64_MAX, monotonic_ns());
+}
+
 int audit_retry_after(audit_service *s)
 {
-	int64_t ns = (int64_t)audit_waiting(s) * estimate_get(&s->per_item, monotonic_ns()) / s->opt.config->instances;
-	int64_t seconds = (ns + 999999999) / 1000000000;
+	int64_t seconds = (audit_predicted_wait_ns(s) + 999999999) / 1000000000;
 	return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
 }

@@ -6,8 +6,9 @@
  * done()
  *
  * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every
- * stage a request is given up when its deadline has passed, when the measured service time says that it will, when its
- * client hung up, or when a drain ran out of time. The service knows nothing of HTTP: it ends every request by calling
+ * stage a request is given up when its deadline has passed, when what waits ahead and the measured service times say that
+ * it will (server/forecast.h, which also says why the newest is refused), when its client hung up, or when a drain ran out
+ * of time. The service knows nothing of HTTP: it ends every request by calling
  * done(). */
 #ifndef WINNOW_SERVER_AUDIT_H
 #define WINNOW_SERVER_AUDIT_H
@@ -46,6 +47,9 @@ void audit_submit(audit_service *s, request *r);
 void audit_abandon(audit_service *s);
 
 size_t audit_waiting(audit_service *s);
+
+/* How long an audit that comes now would wait for inference. */
+int64_t audit_predicted_wait_ns(audit_service *s);
 
 /* Seconds a refused client should wait: the time the queue takes to empty, at least 1. */
 int audit_retry_after(audit_service *s);

@@ -92,7 +92,7 @@ static enum MHD_Result send_answer(connection *c, request *r)
 		MHD_add_response_header(response, "Allow", r->allow);
 	if (status == 401)
 		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"winnow\"");
-	if (status == 429 || status == 503) {
+	if (status == 429 || status == 503 || status == 504) {
 		char seconds[16];
 		snprintf(seconds, sizeof seconds, "%d", audit_retry_after(h->opt.audit));
 		MHD_add_response_header(response, "Retry-After", seconds);
@@ -119,6 +119,7 @@ static char *metrics_answer(http *h)
 {
 	served_model *m = registry_acquire(h->opt.registry);
 	metrics_gauges g = {.queue_depth = audit_waiting(h->opt.audit),
+			    .predicted_wait_ns = audit_predicted_wait_ns(h->opt.audit),
 			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
 			    .in_flight = atomic_load(&h->in_flight),
 			    .connections = atomic_load(&h->num_connections),

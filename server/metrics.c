@@ -236,6 +236,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 {
 	number(f, "winnow_queue_depth", "gauge", "Audits waiting for decoding or inference.", (double)g->queue_depth);
 	number(f, "winnow_queue_capacity", "gauge", "Audits that may wait.", (double)g->queue_capacity);
+	number(f, "winnow_predicted_wait_seconds", "gauge", "Predicted wait for inference of an audit that came now.",
+	       (double)g->predicted_wait_ns / 1e9);
 	number(f, "winnow_requests_in_flight", "gauge", "Audits begun and not yet answered.", (double)g->in_flight);
 	number(f, "winnow_connections", "gauge", "Open client connections.", (double)g->connections);
 	number(f, "winnow_body_bytes", "gauge", "Bytes of request bodies held.", (double)g->body_bytes);

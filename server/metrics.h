@@ -14,6 +14,7 @@ typedef struct metrics metrics;
 /* Values that live elsewhere, read at the time of a scrape. */
 typedef struct metrics_gauges {
 	size_t queue_depth, queue_capacity;
+	int64_t predicted_wait_ns;
 	size_t in_flight; /* audits begun and not yet answered */
 	size_t connections;
 	size_t body_bytes, body_budget;

@@ -611,6 +611,58 @@ def test_deadlines():
         same(server.audit(good_image())[0], 200, "afterwards")
 
 
+def open_loop(server, rate, seconds, headers):
+    """Sends at the times of a schedule, whatever comes back; (status, headers, body) of each."""
+    image, count = good_image(), int(rate * seconds)
+    start = time.monotonic() + 0.05
+
+    def one(i):
+        time.sleep(max(0, start + i / rate - time.monotonic()))
+        return server.audit(image, str(i), headers)
+    with concurrent.futures.ThreadPoolExecutor(min(count, 100)) as pool:
+        answers = list(pool.map(one, range(count)))
+    return answers, time.monotonic() - start
+
+
+def overload(server):
+    """One try at three times the rate the server sustains: an empty string, or what was wrong with it."""
+    start, count = time.monotonic(), 24
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        timings = list(pool.map(lambda i: json.loads(server.audit(good_image(), str(i))[2])["timing_ms"], range(count)))
+    most = count / (time.monotonic() - start)
+    took = sorted(t["inference"] for t in timings)[count // 2]
+    before = server.settled_metrics()["winnow_batched_requests_total"]
+    answers, lasted = open_loop(server, min(3 * most, 300), 2, {"X-Deadline-Ms": str(int(took * 8) + 20)})
+    for status, headers, body in answers:
+        check(status in (200, 429, 504), body)
+        check(status == 200 or (1 <= int(headers["retry-after"]) <= 60 and json.loads(body)["reason"]), headers)
+    good = [a[0] for a in answers].count(200)
+    runs = server.settled_metrics()["winnow_batched_requests_total"] - before
+    log(f"     {most:.0f}/s sustained; of {len(answers)} sent {good} answered in time in {lasted:.1f} s, {runs - good:.0f} runs in vain")
+    if good < 0.5 * most * lasted:
+        return f"{good} answers in time in {lasted} s, when {most} a second are possible"
+    return f"{runs} runs of the model for {good} answers in time" if runs > 1.3 * good + 2 else ""
+
+
+def test_overload_keeps_goodput_and_liveness():
+    with slow_server("inference.deadline=50s", "inference.queue_capacity=64") as server:
+        alive, done = [], threading.Event()
+
+        def probe():
+            while not done.wait(0.05):
+                alive.append(server.request("GET", "/v2/health/live")[0])
+        thread = threading.Thread(target=probe)
+        thread.start()
+        try:
+            # The machine may turn slower or faster while it is measured: one good try of three will do.
+            wrong = next((w for w in (overload(server) for _ in range(3)) if not w), None)
+            check(wrong is not None, "at 3x the rate too little was answered in time, three times")
+        finally:
+            done.set()
+            thread.join()
+        check(len(alive) > 5 and set(alive) == {200}, alive)
+
+
 def test_batches_give_the_same_answers():
     image = good_image()
     with slow_server(*GENEROUS, "inference.max_batch=1", "inference.queue_capacity=64") as server:

@@ -1,4 +1,4 @@
-/* The request pool and its byte budget, identifiers, the service-time estimate. */
+/* The request pool and its byte budget, identifiers, the routes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 
-#include "server/estimate.h"
 #include "server/request.h"
 #include "server/routes.h"
 
@@ -96,26 +95,6 @@ static void request_ids_are_random_or_valid(void **state)
 	assert_false(request_id_is_valid("0123456789012345678901234567890123456789012345678901234567890123X"));
 }
 
-static void estimate_ignores_one_slow_run_and_forgets(void **state)
-{
-	estimate e = {0};
-	int64_t now = 5000000000;
-	assert_int_equal(estimate_get(&e, now), 0);
-	for (int i = 0; i < 3; i++)
-		estimate_add(&e, 80 + i, now);
-	assert_int_equal(estimate_get(&e, now), 0); /* too few to judge by */
-	estimate_add(&e, 900, now);
-	assert_int_equal(estimate_get(&e, now), 80);
-	for (int i = 0; i < 7; i++)
-		estimate_add(&e, 800, now);
-	assert_int_equal(estimate_get(&e, now), 800); /* it stays slow: believed */
-	assert_int_equal(estimate_get(&e, now + ESTIMATE_LIFETIME_NS), 800);
-	assert_int_equal(estimate_get(&e, now + ESTIMATE_LIFETIME_NS + 1), 0);
-	now += 2 * (int64_t)ESTIMATE_LIFETIME_NS;
-	estimate_add(&e, 7000, now); /* what was known before the pause is gone */
-	assert_int_equal(estimate_get(&e, now), 0);
-}
-
 static void paths_lead_where_they_should(void **state)
 {
 	static const struct {
@@ -166,7 +145,6 @@ int main(void)
 	    cmocka_unit_test(recycled_request_carries_nothing_over),
 	    cmocka_unit_test(first_failure_wins_and_details_are_utf8),
 	    cmocka_unit_test(request_ids_are_random_or_valid),
-	    cmocka_unit_test(estimate_ignores_one_slow_run_and_forgets),
 	    cmocka_unit_test(paths_lead_where_they_should),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
