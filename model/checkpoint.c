@@ -232,10 +232,10 @@ static wn_code check_extra(const blip2 *m, const safetensors *st, wn_error *err)
 	return WN_OK;
 }
 
-static wn_code load_weights(checkpoint *ck, const blip2_config *config, const char *dir, wn_error *err)
+static wn_code load_weights(checkpoint *ck, const blip2_config *config, const char *dir, bool read, wn_error *err)
 {
 	safetensors *st = NULL;
-	wn_code rc = safetensors_open_dir(&st, dir, err);
+	wn_code rc = read ? safetensors_read_dir(&st, dir, err) : safetensors_open_dir(&st, dir, err);
 	if (rc)
 		return rc;
 	if ((rc = check_plausible(config, st, err)) || (rc = blip2_create(&ck->model, config, err)))
@@ -351,7 +351,7 @@ wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_optio
 		goto failed;
 	if ((rc = checkpoint_load_tokenizer(&out->tokenizer, dir, config, &local)) ||
 	    (rc = checkpoint_load_image_processor(&out->image_processor, &out->has_image_processor, dir, config, &local)) ||
-	    (rc = load_weights(out, config, dir, &local)))
+	    (rc = load_weights(out, config, dir, opt->read_weights, &local)))
 		goto failed;
 	if (!opt->skip_digest && (rc = digest_weights(out->digest, dir, &local)))
 		goto failed;

@@ -28,6 +28,7 @@ typedef struct checkpoint {
 typedef struct checkpoint_options {
 	bool verify_digests; /* compare every file with winnow.json first */
 	bool skip_digest;    /* do not hash the weights (large plain checkpoints, debug commands) */
+	bool read_weights;   /* read the weight files instead of mapping them (safetensors_read_dir) */
 } checkpoint_options;
 
 /* Loads and checks everything; *out zeroed on failure. Every tensor the shapes need must be there with its shape; an extra

@@ -48,9 +48,25 @@ struct safetensors {
 	size_t num_shards;
 	named_tensor *tensors; /* sorted by name */
 	size_t count;
+	bool copy; /* shards are read, not mapped */
 };
 
-static wn_code map_file(shard *s, int dirfd, const char *name, bool follow, wn_error *err)
+/* The file's content as it is now, in anonymous memory: nobody can take its pages away. */
+static wn_code read_into(void *p, shard *s, int fd, wn_error *err)
+{
+	for (size_t done = 0; done < s->size;) {
+		ssize_t n = read(fd, (char *)p + done, s->size - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return wn_fail(err, n < 0 ? WN_IO : WN_INVALID, "%s: cannot read: %s", s->path,
+			               n < 0 ? strerror(errno) : "the file became shorter meanwhile");
+		done += (size_t)n;
+	}
+	return WN_OK;
+}
+
+static wn_code map_file(shard *s, int dirfd, const char *name, bool follow, bool copy, wn_error *err)
 {
 	struct stat st;
 	wn_code rc = WN_OK;
@@ -80,12 +96,15 @@ static wn_code map_file(shard *s, int dirfd, const char *name, bool follow, wn_e
 		goto out;
 	}
 	s->size = (size_t)st.st_size;
-	void *p = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fd, 0);
+	void *p = copy ? mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+	               : mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (p == MAP_FAILED) {
 		rc = wn_fail(err, WN_IO, "%s: cannot map %zu bytes: %s", s->path, s->size, strerror(errno));
 		goto out;
 	}
 	s->map = p;
+	if (copy)
+		rc = read_into(p, s, fd, err);
 out:
 	close(fd);
 	return rc;
@@ -283,26 +302,28 @@ static wn_code add_shard(safetensors *st, int dirfd, const char *dir, const char
 		return wn_fail(err, WN_NOMEM, "%s: out of memory", name);
 	}
 	st->num_shards++; /* from here on close() releases it */
-	wn_code rc = map_file(s, dirfd, name, dir == NULL, err);
+	wn_code rc = map_file(s, dirfd, name, dir == NULL, st->copy, err);
 	if (rc == WN_OK)
 		rc = parse_shard(st, st->num_shards - 1, err);
 	return rc;
 }
 
-static safetensors *allocate(size_t shards)
+static safetensors *allocate(size_t shards, bool copy)
 {
 	safetensors *st = calloc(1, sizeof *st);
 	if (st && !(st->shards = calloc(shards, sizeof *st->shards))) {
 		free(st);
 		return NULL;
 	}
+	if (st)
+		st->copy = copy;
 	return st;
 }
 
 wn_code safetensors_open(safetensors **out, const char *path, wn_error *err)
 {
 	*out = NULL;
-	safetensors *st = allocate(1);
+	safetensors *st = allocate(1, false);
 	if (!st)
 		return wn_fail(err, WN_NOMEM, "%s: out of memory", path);
 	wn_code rc = add_shard(st, AT_FDCWD, NULL, path, err);
@@ -383,7 +404,7 @@ static wn_code check_index(const safetensors *st, json_t *map, const char *path,
 	return WN_OK;
 }
 
-static wn_code open_sharded(safetensors **out, int dirfd, const char *dir, wn_error *err)
+static wn_code open_sharded(safetensors **out, int dirfd, const char *dir, bool copy, wn_error *err)
 {
 	char *path = NULL, *text = NULL;
 	size_t len = 0, count = 0;
@@ -416,7 +437,7 @@ static wn_code open_sharded(safetensors **out, int dirfd, const char *dir, wn_er
 	}
 	if ((rc = shard_names(&names, &count, map, path, err)) != WN_OK)
 		goto out;
-	if (!(st = allocate(count))) {
+	if (!(st = allocate(count, copy))) {
 		rc = wn_fail(err, WN_NOMEM, "%s: out of memory", path);
 		goto out;
 	}
@@ -436,7 +457,7 @@ out:
 	return rc;
 }
 
-wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err)
+static wn_code open_dir(safetensors **out, const char *dir, bool copy, wn_error *err)
 {
 	*out = NULL;
 	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -446,7 +467,7 @@ wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err)
 	wn_code rc;
 	struct stat st_;
 	if (fstatat(dirfd, "model.safetensors", &st_, AT_SYMLINK_NOFOLLOW) == 0) {
-		safetensors *st = allocate(1);
+		safetensors *st = allocate(1, copy);
 		rc = st ? add_shard(st, dirfd, dir, "model.safetensors", err) : wn_fail(err, WN_NOMEM, "%s: out of memory", dir);
 		if (rc == WN_OK)
 			rc = index_names(st, err);
@@ -455,11 +476,15 @@ wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err)
 		else
 			safetensors_close(&st);
 	} else {
-		rc = open_sharded(out, dirfd, dir, err);
+		rc = open_sharded(out, dirfd, dir, copy, err);
 	}
 	close(dirfd);
 	return rc;
 }
+
+wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err) { return open_dir(out, dir, false, err); }
+
+wn_code safetensors_read_dir(safetensors **out, const char *dir, wn_error *err) { return open_dir(out, dir, true, err); }
 
 void safetensors_close(safetensors **pst)
 {

@@ -21,6 +21,8 @@ wn_code safetensors_open(safetensors **out, const char *path, wn_error *err);
 /* Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json lists (plain names, no symbolic links:
  * the content of DIR must not reach outside it). WN_NOT_FOUND when neither exists. */
 wn_code safetensors_open_dir(safetensors **out, const char *dir, wn_error *err);
+/* The same with the files read into memory instead of mapped: for a process that must survive whatever happens to them. */
+wn_code safetensors_read_dir(safetensors **out, const char *dir, wn_error *err);
 void safetensors_close(safetensors **st);
 
 size_t safetensors_count(const safetensors *st);
