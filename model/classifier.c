@@ -256,33 +256,42 @@ wn_code classifier_run(classifier_session *s, const classifier_input *in, int n,
 	return rc;
 }
 
-wn_code classifier_warm(classifier_session *s, wn_error *err)
+/* Prompt lengths that label_trie_prompt_len can give. */
+static int num_prompt_lengths(const classifier_session *s)
 {
-	const int max_prompt = s->c->parts.manifest.max_text_tokens;
+	return (s->c->parts.manifest.max_text_tokens + PROMPT_BUCKET - 1) / PROMPT_BUCKET;
+}
+
+int classifier_warm_count(const classifier_session *s) { return s->max_batch * num_prompt_lengths(s); }
+
+wn_code classifier_warm_shape(classifier_session *s, int shape, wn_error *err)
+{
+	const int max_prompt = s->c->parts.manifest.max_text_tokens, lengths = num_prompt_lengths(s);
+	const int n = 1 + shape / lengths, len = PROMPT_BUCKET * (1 + shape % lengths);
 	wn_code rc = WN_NOMEM;
 	float *blank = calloc(s->pixels, sizeof *blank);
 	int32_t *ids = calloc((size_t)max_prompt, sizeof *ids);
-	classifier_input *in = calloc((size_t)s->max_batch, sizeof *in);
-	float *probs = calloc((size_t)s->max_batch * MAX_LABELS, sizeof *probs);
-	if (!blank || !ids || !in || !probs) {
-		wn_fail(err, rc, "out of memory for a batch of %d", s->max_batch);
-		goto done;
+	classifier_input *in = calloc((size_t)n, sizeof *in);
+	float *probs = calloc((size_t)n * MAX_LABELS, sizeof *probs);
+	if (blank && ids && in && probs) {
+		for (int i = 0; i < n; i++)
+			in[i] = (classifier_input){blank, ids, len < max_prompt ? len : max_prompt};
+		rc = classifier_run(s, in, n, probs, err);
+	} else {
+		wn_fail(err, rc, "out of memory for a batch of %d", n);
 	}
-	rc = WN_OK;
-	for (int n = 1; n <= s->max_batch && rc == WN_OK; n++)
-		for (int len = PROMPT_BUCKET; rc == WN_OK; len += PROMPT_BUCKET) {
-			int prompt_len = len < max_prompt ? len : max_prompt;
-			for (int i = 0; i < n; i++)
-				in[i] = (classifier_input){blank, ids, prompt_len};
-			rc = classifier_run(s, in, n, probs, err);
-			if (len >= max_prompt)
-				break;
-		}
-done:
 	free(blank);
 	free(ids);
 	free(in);
 	free(probs);
+	return rc;
+}
+
+wn_code classifier_warm(classifier_session *s, wn_error *err)
+{
+	wn_code rc = WN_OK;
+	for (int shape = 0; shape < classifier_warm_count(s) && rc == WN_OK; shape++)
+		rc = classifier_warm_shape(s, shape, err);
 	return rc;
 }
 

@@ -40,6 +40,9 @@ void classifier_session_close(classifier_session **s);
 /* Runs every shape that classifier_run can meet once, so that the first real request finds pages, caches and primitives
  * ready. Call it on the thread that will run the session. */
 wn_code classifier_warm(classifier_session *s, wn_error *err);
+/* The same in steps of one run each, for a thread that must answer requests in between: shapes 0 to count - 1. */
+int classifier_warm_count(const classifier_session *s);
+wn_code classifier_warm_shape(classifier_session *s, int shape, wn_error *err);
 
 /* Builds the prompt ids (prompt.h) from UTF-8 text and assist (either may be ""; invalid UTF-8: WN_INVALID). ids must hold the
  * manifest's max_text_tokens; *count gets the number. Pure function of c: any thread may call it. */
