@@ -54,9 +54,15 @@ bool queue_push(queue *q, void *item)
 
 size_t queue_pop(queue *q, void **items, size_t max)
 {
+	static const atomic_bool never;
+	return queue_pop_unless(q, items, max, &never);
+}
+
+size_t queue_pop_unless(queue *q, void **items, size_t max, const atomic_bool *interrupted)
+{
 	size_t n = 0;
 	pthread_mutex_lock(&q->lock);
-	while (q->count == 0 && !q->shut)
+	while (q->count == 0 && !q->shut && !atomic_load(interrupted))
 		pthread_cond_wait(&q->not_empty, &q->lock);
 	for (; n < max && q->count > 0; n++, q->count--) {
 		items[n] = q->ring[q->head];
@@ -64,6 +70,13 @@ size_t queue_pop(queue *q, void **items, size_t max)
 	}
 	pthread_mutex_unlock(&q->lock);
 	return n;
+}
+
+void queue_interrupt(queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	pthread_cond_broadcast(&q->not_empty);
+	pthread_mutex_unlock(&q->lock);
 }
 
 void queue_shut(queue *q)

@@ -5,6 +5,7 @@
 #ifndef WINNOW_SERVER_QUEUE_H
 #define WINNOW_SERVER_QUEUE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,6 +21,10 @@ void queue_close(queue **q);
 bool queue_push(queue *q, void *item);
 /* Waits for an item, then takes up to max of those already there. 0 when the queue is shut and empty. */
 size_t queue_pop(queue *q, void **items, size_t max);
+/* The same, but returns 0 too as soon as the queue is empty while *interrupted is true: a popper with something else to do
+ * meanwhile. Whoever sets the flag calls queue_interrupt afterwards, which makes the poppers look at theirs. */
+size_t queue_pop_unless(queue *q, void **items, size_t max, const atomic_bool *interrupted);
+void queue_interrupt(queue *q);
 /* No pushes from now on; poppers get what is left, then 0. */
 void queue_shut(queue *q);
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,12 @@ typedef struct worker {
 	worker_pool *pool;
 	int index;
 	pthread_t thread;
+	/* One chore; fn and arg are written before has_chore is set and read after it is seen, everything else is under the
+	 * pool's lock. */
+	atomic_bool has_chore;
+	void (*fn)(void *arg);
+	void *arg;
+	bool chore_done, gone;
 } worker;
 
 struct worker_pool {
@@ -23,6 +30,35 @@ struct worker_pool {
 	wn_error error;
 	worker workers[];
 };
+
+static void do_chore(worker *w)
+{
+	w->fn(w->arg);
+	pthread_mutex_lock(&w->pool->lock);
+	atomic_store(&w->has_chore, false);
+	w->chore_done = true;
+	pthread_cond_broadcast(&w->pool->changed);
+	pthread_mutex_unlock(&w->pool->lock);
+}
+
+static void work(worker *w)
+{
+	worker_pool *p = w->pool;
+	void *items[WORKER_MAX_ITEMS];
+	for (int since_chore = 0;;) {
+		size_t n = queue_pop_unless(p->opt.in, items, p->opt.max_items, &w->has_chore);
+		if (n > 0) {
+			p->opt.run(p->opt.cls, w->index, items, n);
+			since_chore++;
+		} else if (!atomic_load(&w->has_chore)) {
+			return;
+		}
+		if (atomic_load(&w->has_chore) && (n == 0 || since_chore >= WORKER_CHORE_EVERY)) {
+			do_chore(w);
+			since_chore = 0;
+		}
+	}
+}
 
 static void *worker_main(void *arg)
 {
@@ -38,10 +74,11 @@ static void *worker_main(void *arg)
 	pthread_mutex_unlock(&p->lock);
 	if (code != WN_OK)
 		return NULL;
-	void *items[WORKER_MAX_ITEMS];
-	size_t n;
-	while ((n = queue_pop(p->opt.in, items, p->opt.max_items)) > 0)
-		p->opt.run(p->opt.cls, w->index, items, n);
+	work(w);
+	pthread_mutex_lock(&p->lock);
+	w->gone = true; /* whoever waits for a chore now waits in vain */
+	pthread_cond_broadcast(&p->changed);
+	pthread_mutex_unlock(&p->lock);
 	return NULL;
 }
 
@@ -91,6 +128,29 @@ wn_code worker_pool_open(worker_pool **out, const worker_options *opt, wn_error 
 	}
 	*out = p;
 	return WN_OK;
+}
+
+bool worker_pool_run_on(worker_pool *p, int worker_index, void (*fn)(void *arg), void *arg)
+{
+	worker *w = &p->workers[worker_index];
+	pthread_mutex_lock(&p->lock);
+	bool accepted = !w->gone;
+	if (accepted) {
+		w->fn = fn;
+		w->arg = arg;
+		w->chore_done = false;
+		atomic_store(&w->has_chore, true);
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (!accepted)
+		return false;
+	queue_interrupt(p->opt.in);
+	pthread_mutex_lock(&p->lock);
+	while (!w->chore_done && !w->gone)
+		pthread_cond_wait(&p->changed, &p->lock);
+	bool done = w->chore_done;
+	pthread_mutex_unlock(&p->lock);
+	return done;
 }
 
 void worker_pool_close(worker_pool **pp)

@@ -149,6 +149,100 @@ static void failing_start_stops_the_pool_with_its_message(void **state)
 	queue_close(&q);
 }
 
+typedef struct chores {
+	worker_pool *pool;
+	queue *q;
+	atomic_int items, done;
+	int before, worst; /* items between the asking and the doing */
+	pthread_t thread;
+} chores;
+
+static void count_item(void *cls, int worker, void **items, size_t count)
+{
+	chores *c = cls;
+	if (worker == 0)
+		c->thread = pthread_self();
+	atomic_fetch_add(&c->items, (int)count);
+}
+
+static void chore(void *arg)
+{
+	chores *c = arg;
+	int waited = atomic_load(&c->items) - c->before;
+	if (c->worst < waited)
+		c->worst = waited;
+	if (atomic_load(&c->done) > 0)
+		assert_true(pthread_equal(c->thread, pthread_self()));
+	c->thread = pthread_self();
+	atomic_fetch_add(&c->done, 1);
+}
+
+static void *keep_busy(void *arg)
+{
+	chores *c = arg;
+	static int item;
+	while (atomic_load(&c->done) < 60)
+		if (!queue_push(c->q, &item))
+			sched_yield();
+	return NULL;
+}
+
+static void chores_run_between_items_on_their_own_thread(void **state)
+{
+	chores c = {0};
+	wn_error err = {0};
+	c.q = open_queue(8);
+	worker_options opt = {.name = "w", .in = c.q, .threads = 1, .max_items = 1, .cls = &c, .run = count_item};
+	assert_int_equal(worker_pool_open(&c.pool, &opt, &err), WN_OK);
+	for (int i = 0; i < 10; i++) /* nothing else to do: at once */
+		assert_true(worker_pool_run_on(c.pool, 0, chore, &c));
+	assert_int_equal(c.worst, 0);
+	pthread_t busy;
+	pthread_create(&busy, NULL, keep_busy, &c);
+	for (int i = 0; i < 50; i++) { /* never an empty queue: after a few items at most */
+		c.before = atomic_load(&c.items);
+		assert_true(worker_pool_run_on(c.pool, 0, chore, &c));
+	}
+	pthread_join(busy, NULL);
+	assert_in_range(c.worst, 1, WORKER_CHORE_EVERY + 1);
+	worker_pool_close(&c.pool);
+	queue_close(&c.q);
+}
+
+typedef struct late_chore {
+	chores c;
+	bool ran;
+} late_chore;
+
+static void never_reached(void *arg) { ((late_chore *)arg)->ran = true; }
+
+static void *ask_late(void *arg)
+{
+	late_chore *l = arg;
+	while (worker_pool_run_on(l->c.pool, 0, chore, &l->c))
+		;
+	assert_false(worker_pool_run_on(l->c.pool, 0, never_reached, l));
+	return NULL;
+}
+
+static void a_closing_pool_refuses_chores_and_strands_nobody(void **state)
+{
+	late_chore l = {0};
+	wn_error err = {0};
+	l.c.q = open_queue(8);
+	worker_options opt = {.name = "w", .in = l.c.q, .threads = 2, .max_items = 1, .cls = &l.c, .run = count_item};
+	assert_int_equal(worker_pool_open(&l.c.pool, &opt, &err), WN_OK);
+	pthread_t asker;
+	pthread_create(&asker, NULL, ask_late, &l);
+	while (atomic_load(&l.c.done) < 100)
+		sched_yield();
+	queue_shut(l.c.q);
+	pthread_join(asker, NULL);
+	assert_false(l.ran);
+	worker_pool_close(&l.c.pool);
+	queue_close(&l.c.q);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +251,8 @@ int main(void)
 	    cmocka_unit_test(impossible_capacities_are_refused),
 	    cmocka_unit_test(every_item_is_worked_on_exactly_once),
 	    cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
+	    cmocka_unit_test(chores_run_between_items_on_their_own_thread),
+	    cmocka_unit_test(a_closing_pool_refuses_chores_and_strands_nobody),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
