@@ -10,37 +10,43 @@
 /* Grid index of the k-th patch taken. */
 static int grid_index(const int32_t *kept, int k) { return kept ? kept[k] : k; }
 
+void patches_gather_range(float *patches, const float *pixels, int size, int patch, const int32_t *kept, int count, size_t first, size_t end)
+{
+	const size_t grid = (size_t)(size / patch), side = (size_t)size, p = (size_t)patch;
+	for (size_t row = first; row < end; row++) {
+		const size_t i = row / (size_t)count, at = (size_t)grid_index(kept, (int)(row % (size_t)count)), gy = at / grid, gx = at % grid;
+		float *out = patches + row * 3 * p * p;
+		for (size_t c = 0; c < 3; c++)
+			for (size_t y = 0; y < p; y++, out += p)
+				memcpy(out, pixels + ((i * 3 + c) * side + gy * p + y) * side + gx * p, p * sizeof *out);
+	}
+}
+
 void patches_gather(float *patches, const float *pixels, int n, int size, int patch, const int32_t *kept, int count)
 {
-	int grid = size / patch;
-	size_t width = 3 * (size_t)patch * (size_t)patch;
-#pragma omp parallel for schedule(static)
-	for (int row = 0; row < n * count; row++) {
-		int i = row / count, at = grid_index(kept, row % count), gy = at / grid, gx = at % grid;
-		float *out = patches + (size_t)row * width;
-		for (int c = 0; c < 3; c++)
-			for (int y = 0; y < patch; y++, out += patch)
-				memcpy(out,
-				       pixels + (((size_t)i * 3 + (size_t)c) * (size_t)size + (size_t)(gy * patch + y)) * (size_t)size +
-				               (size_t)(gx * patch),
-				       (size_t)patch * sizeof *out);
+	PARALLEL_RANGE((size_t)n * (size_t)count, 1, first, end)
+	patches_gather_range(patches, pixels, size, patch, kept, count, first, end);
+}
+
+void vision_rows_range(float *x, const float *embedded, const float *bias, const float *class_embedding, const float *position,
+                       const int32_t *kept, int count, size_t hidden, size_t first, size_t end)
+{
+	const size_t len = (size_t)count + 1;
+	for (size_t r = first; r < end; r++) {
+		const size_t i = r / len, k = r % len;
+		float *row = x + r * hidden;
+		memcpy(row, k ? embedded + (i * (size_t)count + k - 1) * hidden : class_embedding, hidden * sizeof *x);
+		if (k)
+			ops->add_bias(row, bias, 1, hidden);
+		ops->axpy(row, 1, position + (k ? 1 + (size_t)grid_index(kept, (int)k - 1) : 0) * hidden, hidden);
 	}
 }
 
 void vision_rows_forward(float *x, const float *embedded, const float *bias, const float *class_embedding,
                          const float *position, int n, const int32_t *kept, int count, size_t hidden)
 {
-	size_t rows = (size_t)count + 1;
-#pragma omp parallel for schedule(static)
-	for (int i = 0; i < n; i++) {
-		float *xi = x + (size_t)i * rows * hidden;
-		memcpy(xi, class_embedding, hidden * sizeof *x);
-		ops->axpy(xi, 1, position, hidden);
-		memcpy(xi + hidden, embedded + (size_t)i * (size_t)count * hidden, (size_t)count * hidden * sizeof *x);
-		ops->add_bias(xi + hidden, bias, (size_t)count, hidden);
-		for (int k = 0; k < count; k++)
-			ops->axpy(xi + (size_t)(1 + k) * hidden, 1, position + (size_t)(1 + grid_index(kept, k)) * hidden, hidden);
-	}
+	PARALLEL_RANGE((size_t)n * (1 + (size_t)count), 1 + 8192 / hidden, first, end)
+	vision_rows_range(x, embedded, bias, class_embedding, position, kept, count, hidden, first, end);
 }
 
 void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float *dposition, const float *dx, int n,
@@ -58,17 +64,23 @@ void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float 
 	ops->column_sum(dbias, d_embedded, (size_t)n * (size_t)count, hidden, 0, hidden);
 }
 
+void text_rows_range(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int lead, int t,
+                     size_t hidden, size_t first, size_t end)
+{
+	const size_t len = (size_t)lead + (size_t)t;
+	for (size_t r = first; r < end; r++) {
+		const size_t i = r / len, j = r % len;
+		float *row = x + r * hidden;
+		if (j >= (size_t)lead)
+			memcpy(row, token + (size_t)ids[i * (size_t)t + j - (size_t)lead] * hidden, hidden * sizeof *x);
+		ops->axpy(row, 1, position + (size_t)positions[r] * hidden, hidden);
+	}
+}
+
 void text_rows_forward(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int n,
                        int lead, int t, size_t hidden)
 {
-	int len = lead + t;
-	for (int i = 0; i < n; i++)
-		for (int j = 0; j < len; j++) {
-			float *row = x + ((size_t)i * (size_t)len + (size_t)j) * hidden;
-			if (j >= lead)
-				memcpy(row, token + (size_t)ids[(size_t)i * (size_t)t + (size_t)(j - lead)] * hidden, hidden * sizeof *x);
-			ops->axpy(row, 1, position + (size_t)positions[(size_t)i * (size_t)len + (size_t)j] * hidden, hidden);
-		}
+	text_rows_range(x, token, position, ids, positions, lead, t, hidden, 0, (size_t)n * ((size_t)lead + (size_t)t));
 }
 
 void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,

@@ -30,16 +30,17 @@ precision engine_precision(const engine *e);
 const char *engine_describe(const engine *e);
 
 typedef struct engine_session engine_session;
-/* Room for max_batch samples of max_text_len tokens, max_rows rows of logits and the calling thread's omp_get_max_threads() now (more
- * of them later: WN_INTERNAL from engine_run); borrows e. WN_INVALID for sizes below 1, WN_TOO_LARGE
- * when the text does not fit the model's positions. */
+/* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. Every run of it takes as many OpenMP threads
+ * as the calling thread gets now, less when there is too little for them to do. WN_INVALID for sizes below 1 and more rows than there are, WN_TOO_LARGE when the
+ * text does not fit the model's positions. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);
 /* Primitives made so far. */
 int engine_session_created(const engine_session *s);
 
-/* Logits [count][V] of `count` rows (row = sample * (Q + T) + position; at most max_rows, else
- * WN_TOO_LARGE) into out. Other errors as blip2_forward's. */
+/* Logits [count][V] of `count` rows (row = sample * (Q + T) + position, ascending; at most max_rows, else
+ * WN_TOO_LARGE) into out. WN_INTERNAL where the threads of the session's opening are not to be had (inside a parallel region). Other
+ * errors as blip2_forward's. */
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
 
 #endif

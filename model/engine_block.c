@@ -3,12 +3,11 @@
  * Attention's operands are f32 in an f32 engine and bf16 otherwise; scores and softmax are f32. One sample's heads are one batch of
  * products. */
 #include <math.h>
+#include <string.h>
 
 #include "model/dnn.h"
 #include "model/engine_internal.h"
-#include "model/norm.h"
 #include "model/ops.h"
-#include "model/parallel.h"
 
 static const float *at(const blip2 *m, size_t offset) { return offset == NO_PARAM ? NULL : m->weights + offset; }
 static size_t inner_of(const engine_attention *a) { return (size_t)a->num_heads * (size_t)a->head_dim; }
@@ -50,94 +49,159 @@ void engine_block_close(engine_block *b)
 
 /* ---- attention ---- */
 
+/* Rows of an operand of all heads. */
 typedef struct view {
-	const char *data; /* of the first sample */
-	int64_t stride;   /* elements a row */
+	const char *data;
+	int64_t stride; /* elements a row */
 } view;
 
-/* Softmax of all heads' rows in place; with bf16 into buf.probs. */
-static void soften(engine_session *s, const engine_attention *a, bool causal, const float *mask, int m, int n, bool bf16)
+typedef struct operands {
+	view q, k, v; /* of the first sample */
+} operands;
+
+static view behind(view v, size_t rows, size_t size) { return (view){v.data + rows * (size_t)v.stride * size, v.stride}; }
+
+/* Own rows of q, and everybody's rows of k and v: returns when all of them are there. */
+static operands make_operands(engine_lane *l, const engine_block *b, const engine_attention *a, const float *x, const engine_rows *run)
+{
+	engine_session *s = l->s;
+	const bool bf16 = in_bf16(s->e);
+	const size_t inner = inner_of(a), size = bf16 ? 2 : 4, width = a->kv_width ? inner : 3 * inner, kv_width = (size_t)a->kv_width;
+	const row_range own = lane_share(l, (size_t)run->n * (size_t)run->len);
+	const row_source in = {.x = x + own.first * (size_t)b->hidden, .norm = b->pre_norm ? &a->norm : NULL, .eps = b->eps};
+	char *qkv = s->qkv[l->turn], *kv = s->kv[l->turn];
+	l->turn ^= 1;
+	layer_take(l, &a->qkv, &in, own.count);
+	layer_write(l, &a->qkv, own.count, qkv + own.first * width * size, bf16);
+	if (a->kv_width) {
+		const row_range keys = lane_share(l, (size_t)run->n * (size_t)run->encoder_len);
+		const row_source encoder = {.x = run->encoder + keys.first * kv_width};
+		layer_take(l, &a->kv, &encoder, keys.count);
+		layer_write(l, &a->kv, keys.count, kv + keys.first * 2 * inner * size, bf16);
+	}
+#pragma omp barrier
+	const view q = {qkv, (int64_t)width}, k = a->kv_width ? (view){kv, (int64_t)(2 * inner)} : (view){qkv + inner * size, q.stride};
+	return (operands){q, k, {k.data + inner * size, k.stride}};
+}
+
+/* Rows of one sample that a lane attends for. */
+typedef struct span {
+	size_t sample, count;
+	size_t first;        /* position of the first one; they follow each other, or: */
+	const int32_t *rows; /* which they are, counted through all samples; else NULL */
+} span;
+
+static size_t position_of(const span *p, size_t i, size_t len) { return p->rows ? (size_t)p->rows[i] % len : p->first + i; }
+
+/* Softmax of all heads' rows in place; with bf16 into probs. */
+static void soften(engine_lane *l, const engine_attention *a, bool causal, const float *mask, const span *p, size_t len, size_t keys)
 {
 	const float scale = 1.0f / sqrtf((float)a->head_dim);
-	const size_t rows = (size_t)a->num_heads * (size_t)m, cols = (size_t)n;
-	PARALLEL_RANGE(rows, 1 + 4096 / cols, r0, r1)
-	for (size_t r = r0; r < r1; r++) {
-		const size_t i = r % (size_t)m;
-		float *p = s->buf.scores + r * cols;
-		ops->softmax(p, mask ? mask + i * cols : NULL, scale, causal ? i + 1 : cols, cols);
+	const bool bf16 = in_bf16(l->s->e);
+	for (size_t r = 0; r < (size_t)a->num_heads * p->count; r++) {
+		const size_t at = position_of(p, r % p->count, len);
+		float *row = l->scores + r * keys;
+		ops->softmax(row, mask ? mask + at * keys : NULL, scale, causal ? at + 1 : keys, keys);
 		if (bf16)
-			ops->to_bf16(s->buf.probs + r * cols, p, cols);
+			ops->to_bf16(l->probs + r * keys, row, keys);
 	}
 }
 
-static void attend(engine_session *s, const engine_attention *a, bool causal, view q, view k, view v, const engine_rows *run)
+/* The span's queries, behind each other. */
+static view span_queries(engine_lane *l, const engine_attention *a, view q, const span *p, size_t len, size_t size)
 {
-	const bool bf16 = in_bf16(s->e);
+	const size_t bytes = inner_of(a) * size;
+	if (!p->rows)
+		return behind(q, p->sample * len + p->first, size);
+	for (size_t i = 0; i < p->count; i++)
+		memcpy((char *)l->queries + i * bytes, behind(q, (size_t)p->rows[i], size).data, bytes);
+	return (view){l->queries, (int64_t)inner_of(a)};
+}
+
+static void attend_span(engine_lane *l, const engine_block *b, const engine_attention *a, const operands *o, const engine_rows *run,
+			const span *p, void *context)
+{
+	const bool bf16 = in_bf16(l->s->e), self = !a->kv_width;
 	const element type = bf16 ? ELEMENT_BF16 : ELEMENT_F32;
-	const int m = run->len, n = a->kv_width ? run->encoder_len : run->len, d = a->head_dim;
-	const int64_t heads = a->num_heads, area = (int64_t)m * n, inner = (int64_t)inner_of(a);
-	const size_t size = element_size(type);
+	const size_t size = element_size(type), len = (size_t)run->len, keys = self ? len : (size_t)run->encoder_len;
+	const int64_t heads = a->num_heads, d = a->head_dim, m = (int64_t)p->count, n = (int64_t)keys, inner = (int64_t)inner_of(a);
+	const view q = span_queries(l, a, o->q, p, len, size), k = behind(o->k, p->sample * keys, size), v = behind(o->v, p->sample * keys, size);
 	const packed_product scores = {.count = heads, .m = m, .n = n, .k = d, .src = type, .dst = ELEMENT_F32,
-				       .a = {d, q.stride, 1}, .b = {d, 1, k.stride}, .c = {area, n, 1}};
-	const packed_product context = {.count = heads, .m = m, .n = d, .k = n, .src = type, .dst = type,
-					.a = {area, n, 1}, .b = {d, v.stride, 1}, .c = {d, inner, 1}};
-	for (int i = 0; i < run->n; i++) {
-		const size_t q_at = (size_t)i * (size_t)m, k_at = (size_t)i * (size_t)n;
-		packed_multiply(s->runner, &scores, q.data + q_at * (size_t)q.stride * size, k.data + k_at * (size_t)k.stride * size,
-				s->buf.scores);
-		soften(s, a, causal, run->mask && !a->kv_width ? run->mask + (size_t)i * (size_t)area : NULL, m, n, bf16);
-		packed_multiply(s->runner, &context, bf16 ? (void *)s->buf.probs : (void *)s->buf.scores,
-				v.data + k_at * (size_t)v.stride * size, (char *)s->buf.context + q_at * (size_t)inner * size);
+				       .a = {d, q.stride, 1}, .b = {d, 1, k.stride}, .c = {m * n, n, 1}};
+	const packed_product sums = {.count = heads, .m = m, .n = d, .k = n, .src = type, .dst = type,
+				     .a = {m * n, n, 1}, .b = {d, v.stride, 1}, .c = {d, inner, 1}};
+	packed_multiply(l->runner, &scores, q.data, k.data, l->scores);
+	soften(l, a, b->causal && self, self && run->mask ? run->mask + p->sample * len * len : NULL, p, len, keys);
+	packed_multiply(l->runner, &sums, bf16 ? (void *)l->probs : (void *)l->scores, v.data, context);
+}
+
+/* The rows of `share`, sample by sample, into context [share.count][inner]. */
+static void attend(engine_lane *l, const engine_block *b, const engine_attention *a, const operands *o, const engine_rows *run,
+		   row_range share, char *context)
+{
+	const size_t len = (size_t)run->len, bytes = inner_of(a) * (in_bf16(l->s->e) ? 2 : 4);
+	for (size_t i = 0; i < share.count;) {
+		const size_t at = share.first + i, row = run->kept ? (size_t)run->kept[at] : at;
+		span p = {.sample = row / len, .first = row % len, .rows = run->kept ? run->kept + at : NULL};
+		if (run->kept)
+			while (i + p.count < share.count && (size_t)p.rows[p.count] / len == p.sample)
+				p.count++;
+		else
+			p.count = len - p.first < share.count - i ? len - p.first : share.count - i;
+		attend_span(l, b, a, o, run, &p, context + i * bytes);
+		i += p.count;
 	}
 }
 
 /* ---- sublayers ---- */
 
-static row_source input_of(const engine_block *b, const norm_params *norm, const float *x)
-{
-	return (row_source){.x = x, .norm = b->pre_norm ? norm : NULL, .eps = b->eps};
-}
-
 /* Post-norm: x = LN(x). */
-static void finish(const engine_session *s, const engine_block *b, const norm_params *norm, float *x, size_t rows)
+static void finish(const engine_lane *l, const engine_block *b, const norm_params *norm, float *x, size_t rows)
 {
-	const float *w = s->e->m->weights;
+	const float *w = l->s->e->m->weights;
 	if (!b->pre_norm)
-		norm_forward(x, NULL, NULL, x, w + norm->weight, w + norm->bias, rows, (size_t)b->hidden, b->eps);
+		ops->layer_norm(x, NULL, NULL, x, w + norm->weight, w + norm->bias, rows, (size_t)b->hidden, b->eps);
 }
 
-static void attention_sublayer(engine_session *s, const engine_block *b, const engine_attention *a, float *x, const engine_rows *run)
+/* The rows that l works on behind a self-attention's operands. */
+static row_range result_rows(const engine_lane *l, const engine_rows *run)
 {
-	const bool bf16 = in_bf16(s->e);
-	const size_t rows = (size_t)run->n * (size_t)run->len, inner = inner_of(a), size = bf16 ? 2 : 4;
-	const row_source in = input_of(b, &a->norm, x), encoder = {.x = run->encoder};
-	layer_take(s, &a->qkv, &in, rows);
-	layer_write(s, &a->qkv, rows, s->buf.qkv, bf16);
-	const char *qkv = s->buf.qkv;
-	view q = {qkv, (int64_t)(3 * inner)}, k = {qkv + inner * size, q.stride}, v = {qkv + 2 * inner * size, q.stride};
-	if (a->kv_width) {
-		const size_t keys = (size_t)run->n * (size_t)run->encoder_len;
-		layer_take(s, &a->kv, &encoder, keys);
-		layer_write(s, &a->kv, keys, s->buf.kv, bf16);
-		q.stride = (int64_t)inner;
-		k = (view){s->buf.kv, (int64_t)(2 * inner)};
-		v = (view){(const char *)s->buf.kv + inner * size, k.stride};
+	return lane_share(l, run->kept ? run->num_kept : (size_t)run->n * (size_t)run->len);
+}
+
+static void take_kept(const engine_rows *run, const float *x, row_range share, size_t d)
+{
+	for (size_t i = share.first; i < share.first + share.count; i++)
+		memcpy(run->kept_x + i * d, x + (size_t)run->kept[i] * d, d * sizeof *x);
+}
+
+/* Behind make_operands. to: where rows of `share` get their results, the first of them. */
+static void attention_sublayer(engine_lane *l, const engine_block *b, const engine_attention *a, const operands *o, const engine_rows *run,
+			       row_range share, float *to)
+{
+	const bool bf16 = in_bf16(l->s->e);
+	attend(l, b, a, o, run, share, layer_context(l, &a->out, bf16));
+	layer_take_context(l, &a->out, bf16, share.count);
+	layer_add(l, &a->out, share.count, to);
+	finish(l, b, &a->norm, to, share.count);
+}
+
+void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run)
+{
+	const size_t d = (size_t)b->hidden;
+	const row_range share = result_rows(l, run);
+	float *to = (run->kept ? run->kept_x : x) + share.first * d;
+	const operands self = make_operands(l, b, &b->self, x, run);
+	if (run->kept)
+		take_kept(run, x, share, d); /* of any lane's rows: behind the operands' barrier */
+	attention_sublayer(l, b, &b->self, &self, run, share, to);
+	if (b->cross.num_heads) {
+		const operands cross = make_operands(l, b, &b->cross, x, run);
+		attention_sublayer(l, b, &b->cross, &cross, run, share, to);
 	}
-	attend(s, a, b->causal && !a->kv_width, q, k, v, run);
-	layer_take_context(s, &a->out, s->buf.context, bf16, rows);
-	layer_add(s, &a->out, rows, x);
-	finish(s, b, &a->norm, x, rows);
-}
-
-void engine_block_run(engine_session *s, const engine_block *b, float *x, const engine_rows *run)
-{
-	const size_t rows = (size_t)run->n * (size_t)run->len;
-	attention_sublayer(s, b, &b->self, x, run);
-	if (b->cross.num_heads)
-		attention_sublayer(s, b, &b->cross, x, run);
-	const row_source in = input_of(b, &b->norm, x);
-	layer_take(s, &b->fc1, &in, rows);
-	layer_activate(s, &b->fc1, b->activation, &b->fc2, rows);
-	layer_add(s, &b->fc2, rows, x);
-	finish(s, b, &b->norm, x, rows);
+	const row_source in = {.x = to, .norm = b->pre_norm ? &b->norm : NULL, .eps = b->eps};
+	layer_take(l, &b->fc1, &in, share.count);
+	layer_activate(l, &b->fc1, b->activation, &b->fc2, share.count);
+	layer_add(l, &b->fc2, share.count, to);
+	finish(l, b, &b->norm, to, share.count);
 }

@@ -1,5 +1,9 @@
-/* engine_internal.h: the fields of an engine and its session, for engine.c (memory, the forward of three stacks), engine_layer.c
- * (one Linear in its precision) and engine_block.c (one block). */
+/* engine_internal.h: the fields of an engine, its session and the session's lanes, for engine.c (layers), engine_session.c (memory),
+ * engine_run.c (the forward of three stacks), engine_block.c (one block) and engine_layer.c (one Linear in its precision).
+ *
+ * A run is one parallel region. Each of its threads is a lane, which owns the same rows of a stack from the first block to the last,
+ * and works on them alone, products included. Rows meet in attention only: keys and values go to buffers that all lanes read, behind
+ * one barrier. Two sets of them take turns, so that a lane may write the next ones while another still reads the last. */
 #ifndef WINNOW_MODEL_ENGINE_INTERNAL_H
 #define WINNOW_MODEL_ENGINE_INTERNAL_H
 
@@ -60,25 +64,31 @@ struct engine {
 	char description[128];
 };
 
-/* What products read and write between a block's rows, for the largest of all blocks. */
-typedef struct engine_buffers {
+typedef struct engine_session engine_session;
+
+/* One thread's share of a run: buffers between its products, rows counted from its own first one. */
+typedef struct engine_lane {
+	engine_session *s;
+	int id;
+	int turn;          /* the set of shared operands that the next attention writes */
+	packed_runner *runner;
 	void *in;          /* a product's operand */
 	float *in_scale;   /* [rows]: of s8 rows */
 	void *raw;         /* what a product wrote */
-	void *qkv, *kv;    /* attention's operands, f32 or bf16 */
+	void *queries;     /* [rows][inner]: attention's, of rows that do not follow each other */
 	float *scores;     /* [heads][rows][keys] of one sample */
 	uint16_t *probs;   /* the same in bf16 */
 	void *context;     /* [rows][inner] */
-	float *row;        /* [threads][row_width]: one row a thread */
-	size_t row_width;
-} engine_buffers;
+	float *row;        /* the widest row */
+} engine_lane;
 
 struct engine_session {
 	const engine *e;
 	arena memory;
-	packed_runner *runner;
-	int max_batch, max_text_len, max_rows, max_threads;
-	engine_buffers buf;
+	int max_batch, max_text_len, max_rows, num_lanes;
+	engine_lane *lanes; /* [num_lanes] */
+	engine_lane wide;   /* for logits: not a thread's, its products use the whole team */
+	void *qkv[2], *kv[2]; /* attention's shared operands, f32 or bf16 */
 	float *pixels;      /* [n*P][3*patch*patch] */
 	float *embedded;    /* [n*P][Dv] */
 	float *vision_x;    /* [n*(1+P)][Dv] */
@@ -91,20 +101,31 @@ struct engine_session {
 	float *mask;        /* [n][Q+T][Q+T] */
 };
 
+typedef struct row_range {
+	size_t first, count;
+} row_range;
+
+/* l's share of rows that lie behind each other. */
+row_range lane_share(const engine_lane *l, size_t rows);
+
 /* Rows of one stack in one run. */
 typedef struct engine_rows {
 	int n, len;
 	const float *mask;    /* as block_run's */
 	const float *encoder; /* [n*encoder_len][kv_width] */
 	int encoder_len;
+	/* Of a last block: the only rows whose results are read, and where they go, [num_kept][hidden]; NULL: all, in place. */
+	const int32_t *kept;
+	size_t num_kept;
+	float *kept_x;
 } engine_rows;
 
 wn_code engine_block_open(engine_block *out, const blip2 *m, const block *b, precision p, wn_error *err);
 void engine_block_close(engine_block *b);
-/* x [n*len][hidden] in place. */
-void engine_block_run(engine_session *s, const engine_block *b, float *x, const engine_rows *run);
+/* l's share of x [n*len][hidden], in place. All lanes must call it with the same run: they wait for each other once an attention. */
+void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run);
 
-/* ---- a layer in a session ---- */
+/* ---- a layer in a lane ---- */
 
 /* How a row gets from f32 to a layer's operand. */
 typedef struct row_source {
@@ -113,17 +134,16 @@ typedef struct row_source {
 	float eps;
 } row_source;
 
-/* Fills buf.in (and in_scale) for l from src, rows * l->in. */
-void layer_take(engine_session *s, const layer *l, const row_source *src, size_t rows);
-/* dst: what the layer writes: f32 or bf16; with int8 s32. */
-void layer_product(engine_session *s, const layer *l, size_t rows, void *dst);
-/* x += what the layer makes of buf.in. */
-void layer_add(engine_session *s, const layer *l, size_t rows, float *x);
-/* out [rows][out], f32 or (bf16 true) bf16: what the layer makes of buf.in. */
-void layer_write(engine_session *s, const layer *l, size_t rows, void *out, bool bf16);
-/* buf.in for `next` from what `l` makes of buf.in, behind the activation. */
-void layer_activate(engine_session *s, const layer *l, activation f, const layer *next, size_t rows);
-/* Operand of l from rows of bf16 or f32. */
-void layer_take_context(engine_session *s, const layer *l, const void *x, bool bf16, size_t rows);
+/* Fills in (and in_scale) for y from src, rows * y->in. */
+void layer_take(engine_lane *l, const layer *y, const row_source *src, size_t rows);
+/* x += what the layer makes of `in`. */
+void layer_add(engine_lane *l, const layer *y, size_t rows, float *x);
+/* out [rows][out], f32 or (bf16 true) bf16: what the layer makes of `in`. */
+void layer_write(engine_lane *l, const layer *y, size_t rows, void *out, bool bf16);
+/* `in` for `next` from what y makes of `in`, behind the activation. */
+void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows);
+/* Where attention may write rows of f32 or bf16 for y to read, and what makes them y's operand. */
+void *layer_context(const engine_lane *l, const layer *y, bool bf16);
+void layer_take_context(engine_lane *l, const layer *y, bool bf16, size_t rows);
 
 #endif

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "model/dnn.h"
 #include "model/engine_internal.h"
 #include "model/ops.h"
@@ -107,106 +105,101 @@ void layer_close(layer *l)
 
 /* ---- rows ---- */
 
-static float *this_row(const engine_session *s) { return s->buf.row + (size_t)omp_get_thread_num() * s->buf.row_width; }
-
-/* Row r of what l reads. */
-static void store_row(engine_session *s, const layer *l, size_t r, const float *row)
+/* Row r of what y reads. */
+static void store_row(engine_lane *l, const layer *y, size_t r, const float *row)
 {
-	const size_t at = r * l->in;
-	if (l->src == ELEMENT_S8)
-		s->buf.in_scale[r] = ops->quantize((int8_t *)s->buf.in + at, row, l->in);
-	else if (l->src == ELEMENT_BF16)
-		ops->to_bf16((uint16_t *)s->buf.in + at, row, l->in);
-	else if ((float *)s->buf.in + at != row)
-		memcpy((float *)s->buf.in + at, row, l->in * sizeof *row);
+	const size_t at = r * y->in;
+	if (y->src == ELEMENT_S8)
+		l->in_scale[r] = ops->quantize((int8_t *)l->in + at, row, y->in);
+	else if (y->src == ELEMENT_BF16)
+		ops->to_bf16((uint16_t *)l->in + at, row, y->in);
+	else if ((float *)l->in + at != row)
+		memcpy((float *)l->in + at, row, y->in * sizeof *row);
 }
 
-/* Row r of what l wrote into dst, bias included, as f32: where it stands already, or in `row`. */
-static float *load_row(engine_session *s, const layer *l, size_t r, void *dst, float *row)
+/* Row r of what y wrote into raw, bias included, as f32: where it stands already, or in l->row. */
+static float *load_row(engine_lane *l, const layer *y, size_t r)
 {
-	const size_t at = r * l->out;
-	if (l->dst == ELEMENT_F32)
-		return (float *)dst + at;
-	if (l->dst == ELEMENT_BF16)
-		ops->widen(row, (uint16_t *)dst + at, l->out);
+	const size_t at = r * y->out;
+	if (y->dst == ELEMENT_F32)
+		return (float *)l->raw + at;
+	if (y->dst == ELEMENT_BF16)
+		ops->widen(l->row, (uint16_t *)l->raw + at, y->out);
 	else
-		ops->dequantize(row, (int32_t *)dst + at, s->buf.in_scale[r], l->scale, l->bias, l->out);
-	return row;
+		ops->dequantize(l->row, (int32_t *)l->raw + at, l->in_scale[r], y->scale, y->bias, y->out);
+	return l->row;
 }
 
-void layer_take(engine_session *s, const layer *l, const row_source *src, size_t rows)
+static void product(engine_lane *l, const layer *y, size_t rows, void *dst)
 {
-	const float *w = s->e->m->weights;
-	PARALLEL_RANGE(rows, row_grain(l->in), r0, r1)
-	for (size_t r = r0; r < r1; r++) {
-		const float *x = src->x + r * l->in;
-		float *row = l->src == ELEMENT_F32 ? (float *)s->buf.in + r * l->in : this_row(s);
+	if (rows) /* a lane may have none */
+		packed_run(l->runner, y->packed, (int64_t)rows, l->in, dst);
+}
+
+void layer_take(engine_lane *l, const layer *y, const row_source *src, size_t rows)
+{
+	const float *w = l->s->e->m->weights;
+	for (size_t r = 0; r < rows; r++) {
+		const float *x = src->x + r * y->in;
+		float *row = y->src == ELEMENT_F32 ? (float *)l->in + r * y->in : l->row;
 		if (src->norm) {
-			ops->layer_norm(row, NULL, NULL, x, w + src->norm->weight, w + src->norm->bias, 1, l->in, src->eps);
+			ops->layer_norm(row, NULL, NULL, x, w + src->norm->weight, w + src->norm->bias, 1, y->in, src->eps);
 			x = row;
 		}
-		store_row(s, l, r, x);
+		store_row(l, y, r, x);
 	}
 }
 
-void layer_take_context(engine_session *s, const layer *l, const void *x, bool bf16, size_t rows)
+void *layer_context(const engine_lane *l, const layer *y, bool bf16)
 {
-	if (bf16 && l->src == ELEMENT_BF16) {
-		memcpy(s->buf.in, x, rows * l->in * sizeof(uint16_t));
+	return y->src == (bf16 ? ELEMENT_BF16 : ELEMENT_F32) ? l->in : l->context;
+}
+
+void layer_take_context(engine_lane *l, const layer *y, bool bf16, size_t rows)
+{
+	if (layer_context(l, y, bf16) == l->in)
 		return;
-	}
-	PARALLEL_RANGE(rows, row_grain(l->in), r0, r1)
-	for (size_t r = r0; r < r1; r++) {
-		float *row = this_row(s);
+	for (size_t r = 0; r < rows; r++) {
 		if (bf16)
-			ops->widen(row, (const uint16_t *)x + r * l->in, l->in);
-		store_row(s, l, r, bf16 ? row : (const float *)x + r * l->in);
+			ops->widen(l->row, (const uint16_t *)l->context + r * y->in, y->in);
+		store_row(l, y, r, bf16 ? l->row : (const float *)l->context + r * y->in);
 	}
 }
 
-void layer_product(engine_session *s, const layer *l, size_t rows, void *dst)
+void layer_add(engine_lane *l, const layer *y, size_t rows, float *x)
 {
-	packed_run(s->runner, l->packed, (int64_t)rows, s->buf.in, dst);
-}
-
-void layer_add(engine_session *s, const layer *l, size_t rows, float *x)
-{
-	if (l->dst != ELEMENT_S32) {
-		layer_product(s, l, rows, x); /* opened to accumulate */
+	if (y->dst != ELEMENT_S32) {
+		product(l, y, rows, x); /* opened to accumulate */
 		return;
 	}
-	layer_product(s, l, rows, s->buf.raw);
-	const int32_t *sums = s->buf.raw;
-	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
-	for (size_t r = r0; r < r1; r++)
-		ops->dequantize_add(x + r * l->out, sums + r * l->out, s->buf.in_scale[r], l->scale, l->bias, l->out);
+	product(l, y, rows, l->raw);
+	for (size_t r = 0; r < rows; r++)
+		ops->dequantize_add(x + r * y->out, (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale, y->bias, y->out);
 }
 
-void layer_write(engine_session *s, const layer *l, size_t rows, void *out, bool bf16)
+void layer_write(engine_lane *l, const layer *y, size_t rows, void *out, bool bf16)
 {
-	if (l->dst == (bf16 ? ELEMENT_BF16 : ELEMENT_F32)) {
-		layer_product(s, l, rows, out);
+	if (y->dst == (bf16 ? ELEMENT_BF16 : ELEMENT_F32)) {
+		product(l, y, rows, out);
 		return;
 	}
-	layer_product(s, l, rows, s->buf.raw);
-	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
-	for (size_t r = r0; r < r1; r++) {
-		const float *row = load_row(s, l, r, s->buf.raw, this_row(s));
+	product(l, y, rows, l->raw);
+	for (size_t r = 0; r < rows; r++) {
+		const float *row = load_row(l, y, r);
 		if (bf16)
-			ops->to_bf16((uint16_t *)out + r * l->out, row, l->out);
+			ops->to_bf16((uint16_t *)out + r * y->out, row, y->out);
 		else
-			memcpy((float *)out + r * l->out, row, l->out * sizeof *row);
+			memcpy((float *)out + r * y->out, row, y->out * sizeof *row);
 	}
 }
 
-void layer_activate(engine_session *s, const layer *l, activation f, const layer *next, size_t rows)
+void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows)
 {
-	layer_product(s, l, rows, s->buf.raw);
-	PARALLEL_RANGE(rows, row_grain(l->out), r0, r1)
-	for (size_t r = r0; r < r1; r++) {
-		float *row = load_row(s, l, r, s->buf.raw, this_row(s));
-		float *act = next->src == ELEMENT_F32 ? (float *)s->buf.in + r * next->in : row;
-		(f == ACTIVATION_GELU ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, l->out);
-		store_row(s, next, r, act);
+	product(l, y, rows, l->raw);
+	for (size_t r = 0; r < rows; r++) {
+		float *row = load_row(l, y, r);
+		float *act = next->src == ELEMENT_F32 ? (float *)l->in + r * next->in : row;
+		(f == ACTIVATION_GELU ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, y->out);
+		store_row(l, next, r, act);
 	}
 }

@@ -56,7 +56,7 @@ bool text_needs_mask(const blip2_batch *b) { return b->attention_mask || b->tail
 void text_mask(float *mask, const blip2_batch *b, int queries)
 {
 	const int len = queries + b->text_len, tail = len - b->tail_len;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (b->n > 1)
 	for (int i = 0; i < b->n; i++) {
 		const uint8_t *keep = b->attention_mask ? b->attention_mask + (size_t)i * (size_t)b->text_len : NULL;
 		float *first = mask + (size_t)i * (size_t)len * (size_t)len;

@@ -144,6 +144,50 @@ static void tries_and_batches(void **state)
 	golden_close(&g);
 }
 
+/* However the rows are shared out: lanes that end inside samples, lanes without a query, one row of logits for all of them. */
+static void any_number_of_threads(void **state)
+{
+	enum { N = 9, T = 5, ROWS = 11 };
+	static const int counts[] = {1, 2, 3, 5, 8};
+	static const double limits[] = {1e-5, 2e-2, 4e-2};
+	const int threads = omp_get_max_threads();
+	golden g;
+	golden_open(&g, "freq3");
+	const blip2_config *c = blip2_get_config(g.ck.model);
+	const size_t pixels = 3 * (size_t)c->image_size * (size_t)c->image_size, v = (size_t)c->vocab_size;
+	float *images = calloc(N * pixels, sizeof *images), *want = calloc(ROWS * v, sizeof *want), *got = calloc(ROWS * v, sizeof *got);
+	int32_t ids[N * T], rows[ROWS];
+	for (size_t i = 0; i < N * pixels; i++)
+		images[i] = (float)((i * 2654435761u >> 8) % 1000) / 500 - 1;
+	for (int i = 0; i < N * T; i++)
+		ids[i] = (i * 5 + 3) % c->vocab_size;
+	const int32_t all = N * (c->num_query_tokens + T);
+	for (int i = 0; i < ROWS; i++)
+		rows[i] = i < 4 ? i : all - 1 - 3 * (ROWS - 1 - i); /* four of one sample, the others apart */
+	const blip2_batch b = {.n = N, .text_len = T, .pixel_values = images, .input_ids = ids};
+	for (int p = PRECISION_F32; p <= PRECISION_INT8; p++) {
+		engine *e;
+		engine_session *s;
+		assert_ok(engine_open(&e, g.ck.model, (precision)p, &err), &err);
+		for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+			omp_set_num_threads(counts[k]);
+			assert_ok(engine_session_open(&s, e, N, T, ROWS, &err), &err);
+			assert_ok(engine_run(s, &b, rows, ROWS, k ? got : want, &err), &err);
+			if (k)
+				assert_at_most(worst_difference(got, want, ROWS * v), limits[p], PRECISION_NAMES[p]);
+			assert_ok(engine_run(s, &b, rows + 5, 1, got, &err), &err);
+			assert_at_most(worst_difference(got, want + 5 * v, v), limits[p], PRECISION_NAMES[p]);
+			engine_session_close(&s);
+		}
+		engine_close(&e);
+	}
+	omp_set_num_threads(threads);
+	free(images);
+	free(want);
+	free(got);
+	golden_close(&g);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
 	golden g;
@@ -170,16 +214,27 @@ static void what_does_not_fit_is_refused(void **state)
 	one.input_ids = ids;
 	assert_int_equal(engine_run(s, &one, rows, 1, out, &err), WN_INVALID);
 	engine_session_close(&s);
-	/* every thread has a row of its own: more of them than the session knows would write beside it */
-	one.input_ids = g.ids;
-	const int threads = omp_get_max_threads();
-	omp_set_num_threads(1);
+	const int32_t twice[2] = {1, 1};
 	assert_ok(engine_session_open(&s, e, 1, g.batch.text_len, 3, &err), &err);
-	assert_ok(engine_run(s, &one, rows, 1, out, &err), &err);
-	omp_set_num_threads(2);
+	one.input_ids = g.ids;
 	err = (wn_error){0};
+	assert_int_equal(engine_run(s, &one, twice, 2, out, &err), WN_INVALID);
+	assert_non_null(strstr(err.message, "rows[1] of logits is 1"));
+	engine_session_close(&s);
+	err = (wn_error){0};
+	assert_int_equal(engine_session_open(&s, e, 1, 1, 1000, &err), WN_INVALID);
+	/* inside a parallel region there are no threads left for a session of two */
+	const int threads = omp_get_max_threads();
+	omp_set_num_threads(2);
+	assert_ok(engine_session_open(&s, e, g.batch.n, g.batch.text_len, 3, &err), &err);
+	err = (wn_error){0};
+#pragma omp parallel num_threads(2)
+#pragma omp master
 	assert_int_equal(engine_run(s, &one, rows, 1, out, &err), WN_INTERNAL);
-	assert_non_null(strstr(err.message, "opened for 1 OpenMP threads is run with 2"));
+	assert_non_null(strstr(err.message, "opened with 2 OpenMP threads got 1"));
+	/* a session keeps to the threads it was opened with */
+	omp_set_num_threads(1);
+	assert_ok(engine_run(s, &one, rows, 1, out, &err), &err);
 	omp_set_num_threads(threads);
 	engine_session_close(&s);
 	engine_close(&e);
@@ -191,6 +246,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(goldens_in_every_precision),
 		cmocka_unit_test(tries_and_batches),
+		cmocka_unit_test(any_number_of_threads),
 		cmocka_unit_test(what_does_not_fit_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
