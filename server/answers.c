@@ -77,7 +77,7 @@ char *answer_v2_error(const request *r)
 char *answer_server_metadata(void)
 {
 	return answer_dump(
-	    json_pack("{s:s, s:s, s:[]}", "name", "winnow-serve", "version", WINNOW_VERSION, "extensions"));
+	    json_pack("{s:s, s:s, s:[s]}", "name", "winnow-serve", "version", WINNOW_VERSION, "extensions", "model_repository"));
 }
 
 char *answer_model_metadata(const served_model *m)

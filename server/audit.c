@@ -2,6 +2,7 @@
 #include "server/audit.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,12 +82,18 @@ static void give_place_back(audit_service *s) { atomic_fetch_sub(&s->waiting, 1)
 
 static reason choose_model(audit_service *s, request *r)
 {
-	r->model = registry_acquire(s->opt.registry);
-	if (!r->model)
+	char name[MODEL_NAME_SIZE];
+	size_t n = strcspn(r->model_name, "/"); /* NAME or NAME/VERSION */
+	const char *version = r->model_name[n] ? r->model_name + n + 1 : "";
+	snprintf(name, sizeof name, "%.*s", (int)n, r->model_name);
+	r->model = registry_find(s->opt.registry, name, version);
+	if (r->model)
+		return REASON_OK;
+	if (!*name)
 		return request_fail(r, REASON_NO_MODEL, "no model is loaded");
-	if (r->model_name[0] && strcmp(r->model_name, r->model->name) != 0)
-		return request_fail(r, REASON_UNKNOWN_MODEL, "model: \"%s\" is not served here", r->model_name);
-	return REASON_OK;
+	if (!*version && registry_knows(s->opt.registry, name))
+		return request_fail(r, REASON_NO_MODEL, "model: \"%s\" is not loaded", name);
+	return request_fail(r, REASON_UNKNOWN_MODEL, "model: \"%s\" is not served here", r->model_name);
 }
 
 static reason decode_image(audit_service *s, request *r, image *img)
@@ -276,34 +283,15 @@ static void infer_run(void *cls, int worker, void **items, size_t count)
 	}
 }
 
-/* First runs create primitives and touch memory: they happen here, on the thread that will serve, not on a request. */
 static wn_code infer_start(void *cls, int worker, wn_error *err)
 {
-	audit_service *s = cls;
-	omp_set_num_threads(server_config_threads(s->opt.config));
-	served_model *m = registry_acquire(s->opt.registry);
-	if (!m)
-		return WN_OK;
-	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
-	size_t floats = 3 * (size_t)ckpt->image_processor.size * (size_t)ckpt->image_processor.size;
-	float *pixels = calloc(floats, sizeof *pixels);
-	int32_t *ids = calloc((size_t)ckpt->manifest.max_text_tokens, sizeof *ids);
-	float probs[WORKER_MAX_ITEMS * MAX_LABELS];
-	classifier_input in[WORKER_MAX_ITEMS];
-	int len = 0;
-	wn_code code = pixels && ids ? WN_OK : wn_fail(err, WN_NOMEM, "out of memory for the warm-up");
-	if (code == WN_OK)
-		code = classifier_encode_prompt(m->classifier, "warm-up", "", ids, &len, err);
-	for (int i = 0; i < s->opt.config->max_batch; i++)
-		in[i] = (classifier_input){.pixel_values = pixels, .prompt_ids = ids, .prompt_len = len};
-	for (int n = 1; code == WN_OK && n <= s->opt.config->max_batch; n++)
-		code = classifier_run(m->sessions[worker], in, n, probs, err);
-	if (code != WN_OK)
-		wn_fail_prefix(err, "model %s version %s: warm-up", m->name, m->version);
-	free(pixels);
-	free(ids);
-	registry_release(&m);
-	return code;
+	omp_set_num_threads(server_config_threads(((audit_service *)cls)->opt.config));
+	return WN_OK;
+}
+
+bool audit_run_on(void *service, int instance, void (*fn)(void *arg), void *arg)
+{
+	return worker_pool_run_on(((audit_service *)service)->inferrers, instance, fn, arg);
 }
 
 /* ---- the service ---- */

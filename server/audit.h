@@ -30,7 +30,7 @@ typedef struct audit_options {
 	bool (*gone)(const request *r);
 } audit_options;
 
-/* Starts the threads and warms the model up on them. */
+/* Starts the threads. */
 wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err);
 /* Finishes everything that was submitted, then stops the threads; what is submitted later is answered 503. */
 void audit_stop(audit_service *s);
@@ -42,6 +42,11 @@ void audit_close(audit_service **s);
 reason audit_admit(audit_service *s, request *r);
 /* After audit_admit. Ownership of r passes to the service until done(). */
 void audit_submit(audit_service *s, request *r);
+
+/* Runs fn(arg) on inference thread `instance` between two of its runs and waits for its end: how a model is warmed up by the
+ * thread that will serve it, while it serves others. False, and nothing was run, once the threads are stopping. `service` is
+ * an audit_service, for manager_options.run_on; one caller at a time. */
+bool audit_run_on(void *service, int instance, void (*fn)(void *arg), void *arg);
 
 /* From now on every request is answered 503 at its next stage. */
 void audit_abandon(audit_service *s);

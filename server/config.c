@@ -3,8 +3,11 @@
 
 #include <arpa/inet.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "server/policy.h"
 
 #define GIB ((double)(1u << 30))
 
@@ -15,11 +18,20 @@ static const config_key KEYS[] = {
 
     CONFIG_SECTION("model", "what is served: NAME/VERSION under a registry, or one directory"),
     CONFIG_STRING(server_config, registry_root, "model.registry", "registry", "directory that holds NAME/VERSION/"),
-    CONFIG_STRING(server_config, model_name, "model.name", "ad-audit", "model to serve from the registry"),
-    CONFIG_STRING(server_config, model_version, "model.version", "latest", "version number, or latest"),
+    CONFIG_STRING(server_config, model_name, "model.name", "ad-audit",
+		  "model to serve from the registry; answers requests that name none"),
+    CONFIG_STRING(server_config, model_version, "model.version", "latest",
+		  "latest (a new version takes over by itself), a number, or several (2,3), of which the largest answers"),
+    CONFIG_STRING_LIST(server_config, other_models, "model.others", "[]",
+		       "more models to serve beside it, each NAME (latest) or NAME=VERSIONS"),
     CONFIG_STRING(server_config, model_dir, "model.dir", "", "serve this model directory instead of the registry"),
     CONFIG_BOOL(server_config, verify_digests, "model.verify_digests", "true",
 		"compare every file with the SHA-256 in winnow.json before serving it"),
+    CONFIG_BYTES(server_config, memory_budget, "model.memory_budget", "0", 0, 1024 * GIB,
+		 "memory of all loaded versions, by an estimate from their files; what does not fit is not loaded; 0: no limit"),
+    CONFIG_BOOL(server_config, watch_registry, "model.watch", "true", "notice changes of the registry at once (inotify)"),
+    CONFIG_DURATION(server_config, poll_interval_ns, "model.poll_interval", "10s", 0.05, 86400,
+		    "look at the registry this often too, for file systems whose changes inotify does not see"),
 
     CONFIG_SECTION("http", "connections"),
     CONFIG_INT(server_config, http_threads, "http.threads", "2", 1, 64, "threads that read requests and write answers"),
@@ -72,6 +84,11 @@ static const config_key KEYS[] = {
 		  "/metrics answers loopback clients only",
 		  .flags = CONFIG_SECRET),
     CONFIG_STRING(server_config, metrics_key_file, "keys.metrics_file", "", "file with metrics keys, one per line"),
+    CONFIG_STRING(server_config, admin_key, "keys.admin", "",
+		  "key for /v2/repository; WINNOW_ADMIN_KEY in the environment takes its place; without one, "
+		  "/v2/repository answers loopback clients only",
+		  .flags = CONFIG_SECRET),
+    CONFIG_STRING(server_config, admin_key_file, "keys.admin_file", "", "file with administration keys, one per line"),
 
     CONFIG_SECTION("log", "the server's own messages go to stderr"),
     CONFIG_STRING(server_config, access_log, "log.access", "-",
@@ -127,14 +144,32 @@ bool address_is_loopback(const struct sockaddr *a)
 	return false;
 }
 
-static wn_code check_version(const char *v, wn_error *err)
+size_t server_config_num_models(const server_config *c) { return 1 + c->other_models.count; }
+
+wn_code server_config_model(const server_config *c, size_t i, model_spec *out, wn_error *err)
 {
-	if (strcmp(v, "latest") == 0)
-		return WN_OK;
-	size_t n = strspn(v, "0123456789");
-	if (n == 0 || n > 9 || v[n] || v[0] == '0')
-		return wn_fail(err, WN_INVALID,
-			       "model.version: found \"%.32s\", expected latest or a number from 1 to 999999999", v);
+	if (i > 0)
+		return model_spec_parse(out, c->other_models.items[i - 1], "model.others", err);
+	snprintf(out->name, sizeof out->name, "%s", c->model_name);
+	return policy_parse(&out->policy, c->model_version, "model.version", err);
+}
+
+static wn_code check_models(const server_config *c, wn_error *err)
+{
+	model_spec spec, earlier;
+	if (server_config_num_models(c) > REGISTRY_MAX_MODELS)
+		return wn_fail(err, WN_INVALID, "model.others: found %zu models, expected at most %d", c->other_models.count,
+			       REGISTRY_MAX_MODELS - 1);
+	if (*c->model_dir && c->other_models.count > 0)
+		return wn_fail(err, WN_INVALID, "model.dir and model.others are both set, expected one of them");
+	for (size_t i = 0; i < server_config_num_models(c); i++) {
+		if (server_config_model(c, i, &spec, err) != WN_OK)
+			return WN_INVALID;
+		for (size_t k = 0; k < i; k++)
+			if (server_config_model(c, k, &earlier, err) == WN_OK && strcmp(earlier.name, spec.name) == 0)
+				return wn_fail(err, WN_INVALID, "model.others: found \"%s\" twice, expected once",
+					       spec.name);
+	}
 	return WN_OK;
 }
 
@@ -146,7 +181,7 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 		return err ? err->code : WN_INVALID;
 	if (!*c->model_dir && (!*c->registry_root || !*c->model_name))
 		return wn_fail(err, WN_INVALID, "model.dir is empty: expected model.registry and model.name to be set");
-	if (check_version(c->model_version, err) != WN_OK)
+	if (check_models(c, err) != WN_OK)
 		return WN_INVALID;
 	if (*c->inference_key && *c->inference_key_file)
 		return wn_fail(err, WN_INVALID,
@@ -154,6 +189,8 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 	if (*c->metrics_key && *c->metrics_key_file)
 		return wn_fail(err, WN_INVALID,
 			       "keys.metrics and keys.metrics_file are both set, expected one of them");
+	if (*c->admin_key && *c->admin_key_file)
+		return wn_fail(err, WN_INVALID, "keys.admin and keys.admin_file are both set, expected one of them");
 	if (c->deadline_ns > c->max_deadline_ns)
 		return wn_fail(err, WN_INVALID, "inference.deadline is larger than inference.max_deadline");
 	if (c->max_image > c->max_body)

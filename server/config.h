@@ -12,6 +12,8 @@
 
 #include "base/yaml_config.h"
 
+struct model_spec; /* policy.h */
+
 #define SERVER_MAX_INSTANCES 16
 #define SERVER_MAX_BATCH     16
 
@@ -22,8 +24,12 @@ typedef struct server_config {
 	char *model_dir; /* "" = use the registry */
 	char *registry_root;
 	char *model_name;
-	char *model_version; /* "latest" or a number */
+	char *model_version;      /* policy.h */
+	string_list other_models; /* policy.h's model_spec, each */
 	bool verify_digests;
+	size_t memory_budget; /* bytes; 0 = no limit */
+	bool watch_registry;
+	int64_t poll_interval_ns;
 
 	int http_threads;
 	int max_connections;
@@ -50,6 +56,7 @@ typedef struct server_config {
 
 	char *inference_key, *inference_key_file;
 	char *metrics_key, *metrics_key_file;
+	char *admin_key, *admin_key_file;
 
 	char *access_log;      /* "-" = stdout, "" = none, else a path */
 	int access_log_buffer; /* lines */
@@ -61,6 +68,10 @@ extern const config_schema SERVER_CONFIG_SCHEMA;
 /* The rules between keys that a range cannot say (one model source, an address that parses, one source per key).
  * WN_INVALID names the keys. */
 wn_code server_config_check(const server_config *c, wn_error *err);
+
+/* Models to serve from the registry: model.name, then model.others. The first is the default. */
+size_t server_config_num_models(const server_config *c);
+wn_code server_config_model(const server_config *c, size_t i, struct model_spec *out, wn_error *err);
 
 /* The numeric address and port to bind; WN_INVALID for a host name. */
 wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);

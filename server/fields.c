@@ -8,6 +8,7 @@
 #include "model/manifest.h"
 #include "model/pretokenize.h"
 #include "server/multipart.h"
+#include "server/registry_disk.h"
 
 static const char *const FIELD_NAMES[FIELD_COUNT] = {"image", "text", "assist", "data_id", "model"};
 
@@ -48,16 +49,16 @@ static reason set_data_id(request *r, const char *data, size_t len)
 	return REASON_OK;
 }
 
+/* NAME, or NAME/VERSION. */
 static reason set_model(request *r, const char *data, size_t len)
 {
-	char name[sizeof r->model_name];
-	if (len < sizeof name) {
-		memcpy(name, data, len);
-		name[len] = 0;
-	}
-	if (len >= sizeof name || strlen(name) != len || !manifest_name_is_valid(name))
+	char text[sizeof r->model_name], name[MODEL_NAME_SIZE];
+	snprintf(text, sizeof text, "%.*s", len < sizeof text ? (int)len : 0, data);
+	size_t n = strcspn(text, "/");
+	snprintf(name, sizeof name, "%.*s", n < sizeof name ? (int)n : 0, text);
+	if (!manifest_name_is_valid(name) || (text[n] && disk_version_number(text + n + 1) == 0))
 		return request_fail(r, REASON_BAD_FIELD, "model: expected [A-Za-z0-9._-]{1,64} without a leading dot");
-	memcpy(r->model_name, name, len + 1);
+	memcpy(r->model_name, text, sizeof text);
 	return REASON_OK;
 }
 

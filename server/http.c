@@ -11,6 +11,7 @@
 
 #include "server/answers.h"
 #include "server/fields.h"
+#include "server/repository.h"
 
 /* ---- connections ---- */
 
@@ -118,6 +119,8 @@ bool http_client_gone(const request *r)
 static char *metrics_answer(http *h)
 {
 	served_model *m = registry_acquire(h->opt.registry);
+	const bool ready = m && !atomic_load(&h->draining);
+	registry_release(&m);
 	metrics_gauges g = {.queue_depth = audit_waiting(h->opt.audit),
 			    .predicted_wait_ns = audit_predicted_wait_ns(h->opt.audit),
 			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
@@ -126,18 +129,17 @@ static char *metrics_answer(http *h)
 			    .body_bytes = request_pool_bytes(h->opt.pool),
 			    .body_budget = h->opt.config->body_budget,
 			    .access_log_dropped = access_log_dropped(h->opt.access_log),
-			    .ready = m && !atomic_load(&h->draining),
-			    .model = m};
-	char *text = metrics_text(h->opt.metrics, &g);
-	registry_release(&m);
-	return text;
+			    .ready = ready,
+			    .manager = h->opt.manager};
+	return metrics_text(h->opt.metrics, &g);
 }
 
 /* GET routes: fills r's answer or outcome. */
 static void answer_get(connection *c, request *r)
 {
 	http *h = c->http;
-	served_model *m = registry_acquire(h->opt.registry);
+	/* Without a model in the path: the default one, which is what makes the server ready. */
+	served_model *m = registry_find(h->opt.registry, c->route.model, c->route.version);
 	r->answer_type = TYPE_JSON;
 	switch (c->route.id) {
 	case ROUTE_SERVER:
@@ -156,8 +158,7 @@ static void answer_get(connection *c, request *r)
 		break;
 	case ROUTE_MODEL:
 	case ROUTE_MODEL_READY:
-		if (!m || strcmp(m->name, c->route.model) != 0 ||
-		    (c->route.version[0] && strcmp(m->version, c->route.version) != 0))
+		if (!m)
 			request_fail(r, REASON_UNKNOWN_MODEL, "model \"%s\"%s%s is not served here", c->route.model,
 				     c->route.version[0] ? " version " : "", c->route.version);
 		else if (c->route.id == ROUTE_MODEL)
@@ -179,22 +180,83 @@ static void answer_get(connection *c, request *r)
 		request_fail(r, REASON_INTERNAL, "the server is out of memory");
 }
 
+/* ---- commands to the model manager ---- */
+
+static bool is_command(const connection *c) { return c->route.id == ROUTE_LOAD || c->route.id == ROUTE_UNLOAD; }
+
+/* Requests that a drain waits for. */
+static bool is_counted(const connection *c) { return c->route.id == ROUTE_AUDIT || is_command(c); }
+
+/* In the manager's thread. */
+static void command_done(model_command *cmd)
+{
+	request *r = cmd->cls;
+	if (cmd->outcome != REASON_OK)
+		request_fail(r, cmd->outcome, "%s", cmd->detail);
+	else if (!(r->answer = repository_answer_command(cmd)))
+		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	r->answer_type = TYPE_JSON;
+	free(cmd);
+	http_request_done(r);
+}
+
+/* True when the command is under way and the connection suspended. */
+static bool submit_command(connection *c, request *r)
+{
+	model_command *cmd = calloc(1, sizeof *cmd);
+	if (!cmd) {
+		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		return false;
+	}
+	cmd->kind = c->route.id == ROUTE_LOAD ? COMMAND_LOAD : COMMAND_UNLOAD;
+	memcpy(cmd->name, c->route.model, sizeof cmd->name);
+	cmd->done = command_done;
+	cmd->cls = r;
+	if (repository_parse_command(r, cmd) != REASON_OK) {
+		free(cmd);
+		return false;
+	}
+	c->submitted = true;
+	MHD_suspend_connection(c->mhd);
+	manager_submit(c->http->opt.manager, cmd);
+	return true;
+}
+
+static void answer_index(connection *c, request *r)
+{
+	bool ready_only;
+	if (repository_parse_index(r, &ready_only) != REASON_OK)
+		return;
+	r->answer_type = TYPE_JSON;
+	if (!(r->answer = repository_answer_index(c->http->opt.manager, ready_only)))
+		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+}
+
 /* ---- refusing early: everything the headers can tell ---- */
+
+typedef enum role { ROLE_INFERENCE, ROLE_METRICS, ROLE_ADMIN, ROLE_COUNT, ROLE_ANYBODY } role;
+
+static role role_of(route_id id)
+{
+	if (id == ROUTE_METRICS)
+		return ROLE_METRICS;
+	if (route_is_repository(id))
+		return ROLE_ADMIN;
+	return id == ROUTE_AUDIT || id == ROUTE_MODEL || id == ROUTE_MODEL_READY ? ROLE_INFERENCE : ROLE_ANYBODY;
+}
 
 static reason check_key(connection *c, request *r)
 {
-	http *h = c->http;
-	bool for_metrics = c->route.id == ROUTE_METRICS;
-	bool guarded =
-	    for_metrics || c->route.id == ROUTE_AUDIT || c->route.id == ROUTE_MODEL || c->route.id == ROUTE_MODEL_READY;
-	const key_set *wanted = for_metrics ? h->opt.metrics_keys : h->opt.inference_keys;
-	const key_set *other = for_metrics ? h->opt.inference_keys : h->opt.metrics_keys;
-	if (!guarded)
+	static const char *const NAMES[] = {"inference", "metrics", "administration"};
+	const http_options *o = &c->http->opt;
+	const key_set *const sets[] = {o->inference_keys, o->metrics_keys, o->admin_keys};
+	const role wanted = role_of(c->route.id);
+	if (wanted == ROLE_ANYBODY)
 		return REASON_OK;
-	if (wanted->count == 0) {
-		if (for_metrics && !c->loopback)
-			return request_fail(r, REASON_FORBIDDEN,
-					    "without a metrics key /metrics answers loopback clients only");
+	if (sets[wanted]->count == 0) {
+		if (wanted != ROLE_INFERENCE && !c->loopback)
+			return request_fail(r, REASON_FORBIDDEN, "without a key for %s %s answers loopback clients only",
+					    NAMES[wanted], wanted == ROLE_METRICS ? "/metrics" : "/v2/repository");
 		return REASON_OK;
 	}
 	const char *key = header(c, "Authorization");
@@ -204,10 +266,11 @@ static reason check_key(connection *c, request *r)
 		key = header(c, "X-Api-Key");
 	if (!key)
 		return request_fail(r, REASON_UNAUTHORIZED, "send Authorization: Bearer KEY or X-Api-Key: KEY");
-	if (key_set_contains(wanted, key))
+	if (key_set_contains(sets[wanted], key))
 		return REASON_OK;
-	if (key_set_contains(other, key))
-		return request_fail(r, REASON_FORBIDDEN, "this key is for %s", for_metrics ? "inference" : "metrics");
+	for (int i = 0; i < ROLE_COUNT; i++)
+		if (key_set_contains(sets[i], key))
+			return request_fail(r, REASON_FORBIDDEN, "this key is for %s", NAMES[i]);
 	return request_fail(r, REASON_UNAUTHORIZED, "the key is not valid");
 }
 
@@ -258,6 +321,8 @@ static void check_headers(connection *c, request *r)
 		request_fail(r, REASON_METHOD_NOT_ALLOWED, "expected %s", r->allow);
 	} else if (check_key(c, r) == REASON_OK && c->route.id == ROUTE_AUDIT) {
 		check_audit_headers(c, r);
+	} else if (is_command(c) && atomic_load(&c->http->draining)) {
+		request_fail(r, REASON_DRAINING, "the server is shutting down");
 	}
 }
 
@@ -294,7 +359,7 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 	c->submitted = false;
 	c->discarded = 0;
 	*request_slot = r;
-	if (c->route.id == ROUTE_AUDIT)
+	if (is_counted(c))
 		atomic_fetch_add(&h->in_flight, 1);
 	check_headers(c, r);
 	if (r->outcome == REASON_OK || worth_draining(c))
@@ -304,11 +369,11 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 
 static enum MHD_Result receive(connection *c, request *r, const char *data, size_t size)
 {
-	size_t max = c->http->opt.config->max_body;
+	size_t max = route_is_repository(c->route.id) ? REPOSITORY_MAX_BODY : c->http->opt.config->max_body;
 	r->bytes_in += size;
 	if (r->outcome == REASON_OK) {
 		wn_error err = {0};
-		if (c->route.id != ROUTE_AUDIT)
+		if (c->route.id != ROUTE_AUDIT && !route_is_repository(c->route.id))
 			request_fail(r, REASON_BAD_REQUEST, "expected no body");
 		else if (size > max || r->body.len > max - size)
 			request_fail(r, REASON_BODY_TOO_LARGE, "found a body larger than %zu bytes", max);
@@ -332,7 +397,12 @@ static enum MHD_Result complete(connection *c, request *r)
 	r->received_ns = monotonic_ns();
 	if (c->route.id == ROUTE_AUDIT)
 		r->stage_ns[STAGE_RECEIVE] = r->received_ns - r->begun_ns;
-	if (r->outcome == REASON_OK && c->route.id != ROUTE_AUDIT)
+	if (r->outcome == REASON_OK && is_command(c)) {
+		if (submit_command(c, r))
+			return MHD_YES;
+	} else if (r->outcome == REASON_OK && c->route.id == ROUTE_INDEX) {
+		answer_index(c, r);
+	} else if (r->outcome == REASON_OK && c->route.id != ROUTE_AUDIT)
 		answer_get(c, r);
 	else if (r->outcome == REASON_OK && audit_admit(h->opt.audit, r) == REASON_OK) {
 		c->submitted = true;
@@ -387,7 +457,7 @@ static void completed(void *cls, struct MHD_Connection *mhd, void **request_slot
 	if (h->opt.access_log)
 		access_log_write(h->opt.access_log, access_log_line(r));
 	request_pool_put(h->opt.pool, r);
-	if (is_audit)
+	if (is_counted(c))
 		atomic_fetch_sub(&h->in_flight, 1);
 	if (atomic_load(&c->phase) != PHASE_TIMED_OUT) {
 		atomic_store(&c->since_ns, monotonic_ns());

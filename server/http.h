@@ -9,6 +9,7 @@
 #include "server/audit.h"
 #include "server/keys.h"
 #include "server/log.h"
+#include "server/manager.h"
 
 typedef struct http http;
 
@@ -19,7 +20,8 @@ typedef struct http_options {
 	audit_service *audit;
 	access_log *access_log; /* may be NULL */
 	request_pool *pool;
-	const key_set *inference_keys, *metrics_keys;
+	manager *manager;
+	const key_set *inference_keys, *metrics_keys, *admin_keys;
 } http_options;
 
 /* Binds, listens and serves. */
@@ -30,7 +32,7 @@ void http_close(http **h);
 int http_port(const http *h);
 /* New audits are answered 503 and the server is not ready. */
 void http_drain(http *h);
-/* Audits begun and not yet fully answered. */
+/* Audits and commands to the model manager, begun and not yet fully answered. */
 size_t http_in_flight(http *h);
 
 /* For audit_options. */

@@ -42,7 +42,7 @@ static void usage(FILE *f)
 	      "  curl -F image=@ad.jpg -F 'text=今日特价' http://127.0.0.1:8080/v1/audit\n"
 	      "  curl http://127.0.0.1:8080/metrics\n"
 	      "\n"
-	      "WINNOW_INFERENCE_KEY and WINNOW_METRICS_KEY in the environment set the keys; an address other than "
+	      "WINNOW_INFERENCE_KEY, WINNOW_METRICS_KEY and WINNOW_ADMIN_KEY in the environment set the keys; an address other than "
 	      "loopback\n"
 	      "needs an inference key. SIGTERM and SIGINT finish what was accepted, then exit 0; a second signal exits "
 	      "at once.\n"

@@ -246,12 +246,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	number(f, "winnow_ready", "gauge", "1 while new audits are accepted.", g->ready);
 	number(f, "winnow_access_log_dropped_total", "counter", "Access log lines lost to a slow sink.",
 	       (double)g->access_log_dropped);
-	head(f, "winnow_model_info", "gauge", "The model being served.");
-	if (g->model) {
-		fputs("winnow_model_info{name=\"", f);
-		put_label_value(f, g->model->name);
-		fprintf(f, "\",version=\"%s\",digest=\"%s\"} 1\n", g->model->version, g->model->digest);
-	}
+	if (g->manager)
+		manager_metrics(g->manager, f);
 	head(f, "winnow_build_info", "gauge", "This program.");
 	fprintf(f, "winnow_build_info{version=\"%s\"} 1\n", WINNOW_VERSION);
 	struct rusage u;

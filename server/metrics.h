@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "server/manager.h"
 #include "server/request.h"
 
 typedef struct metrics metrics;
@@ -19,8 +20,8 @@ typedef struct metrics_gauges {
 	size_t connections;
 	size_t body_bytes, body_budget;
 	uint64_t access_log_dropped;
-	int ready;                 /* 0 or 1 */
-	const served_model *model; /* may be NULL */
+	int ready;        /* 0 or 1 */
+	manager *manager; /* may be NULL: nothing is told of models */
 } metrics_gauges;
 
 wn_code metrics_open(metrics **out, wn_error *err);

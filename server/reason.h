@@ -17,6 +17,7 @@
 	X(FORBIDDEN, 403, "forbidden", "This key may not do that")                                                     \
 	X(NOT_FOUND, 404, "not_found", "There is nothing at this path")                                                \
 	X(UNKNOWN_MODEL, 404, "unknown_model", "The model is not served here")                                         \
+	X(LOAD_FAILED, 409, "load_failed", "The model cannot be loaded or unloaded")                                   \
 	X(METHOD_NOT_ALLOWED, 405, "method_not_allowed", "The method is not allowed here")                             \
 	X(RECEIVE_TIMEOUT, 408, "receive_timeout", "The request took too long to arrive")                              \
 	X(LENGTH_REQUIRED, 411, "length_required", "The request has no body length")                                   \

@@ -1,38 +1,42 @@
-/* registry.h: which model is being served.
+/* registry.h: which loaded model answers.
  *
- * On disk a registry is NAME/VERSION/ directories under one root, reached with openat and without following a symlink;
- * names are [A-Za-z0-9._-]{1,64} without a leading dot, versions are numbers. In memory there is one current model
- * behind one reference-counted pointer: a request takes a reference when its work starts and keeps that version to its
- * end, so replacing the pointer never disturbs anyone. */
+ * For every model name a slot: its loaded versions, and the one of them that answers when a request names none. One
+ * lock guards the pointers and is held for a few instructions only, by threads of normal priority only; a request takes
+ * a reference when its work starts and keeps that version to its end. What lies on disk, and when something is loaded
+ * or let go, is the manager's business (manager.h): nothing here waits, reads or frees. */
 #ifndef WINNOW_SERVER_REGISTRY_H
 #define WINNOW_SERVER_REGISTRY_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
+#include <stddef.h>
 
-#include "base/error.h"
-#include "model/classifier.h"
-#include "server/config.h"
+#include "server/served_model.h"
 
-typedef struct served_model {
-	atomic_int references;
-	classifier *classifier; /* owned */
-	char name[65];
-	char version[24]; /* decimal number; "0" for a directory without one */
-	char digest[72];
-	int instances;
-	classifier_session *sessions[SERVER_MAX_INSTANCES]; /* [i] is used by inference thread i alone */
-} served_model;
+#define REGISTRY_MAX_MODELS   16
+#define REGISTRY_MAX_VERSIONS 8 /* of one model, loaded at once */
 
 typedef struct registry registry;
 
-/* Opens the model the configuration names. Errors name the path and what is wrong with it. */
-wn_code registry_open(registry **out, const server_config *c, wn_error *err);
-void registry_close(registry **r); /* drops the registry's own reference */
+/* default_name answers requests that name no model; NULL: the first model that is put. */
+wn_code registry_open(registry **out, const char *default_name, wn_error *err);
+void registry_close(registry **r); /* drops the registry's own references */
 
-/* The current model with one more reference, or NULL when there is none. */
+/* The default model with one more reference, or NULL when there is none. */
 served_model *registry_acquire(registry *r);
-/* Gives one reference back and clears *m; the last one frees the model. NULL is fine. */
-void registry_release(served_model **m);
+/* The same by name ("": the default) and version ("": the one that answers; else it must be loaded). */
+served_model *registry_find(registry *r, const char *name, const char *version);
+/* Whether the slot exists, with or without a version in it. */
+bool registry_knows(registry *r, const char *name);
+
+/* Adds m, whose one reference passes to the registry on success, and lets it answer when `primary`. A loaded version of
+ * the same number is replaced. Once it returns no new request gets what was replaced. WN_TOO_LARGE: no room. */
+wn_code registry_put(registry *r, served_model *m, bool primary, wn_error *err);
+/* A loaded version becomes the one that answers. False when it is not loaded. */
+bool registry_promote(registry *r, const char *name, const char *version);
+/* Lets go of one version ("": of all). A primary that is dropped leaves the model without one. */
+void registry_drop(registry *r, const char *name, const char *version);
+
+/* Every loaded version, each with one more reference; primary[i] says whether it answers. Returns how many. */
+#define REGISTRY_MAX_LOADED (REGISTRY_MAX_MODELS * REGISTRY_MAX_VERSIONS)
+size_t registry_loaded(registry *r, served_model *out[REGISTRY_MAX_LOADED], bool primary[REGISTRY_MAX_LOADED]);
 
 #endif

@@ -50,7 +50,7 @@ struct request {
 	/* who asks, and for what */
 	char id[REQUEST_ID_SIZE];
 	char data_id[DATA_ID_SIZE];
-	char model_name[65]; /* "" = whatever is served */
+	char model_name[MODEL_NAME_SIZE + 16]; /* NAME or NAME/VERSION; "" = the default model */
 	char method[16];
 	char path[128]; /* cut, for the log */
 	char content_type[256];

@@ -16,6 +16,7 @@ static const struct {
     {"/v2/health/live", ROUTE_LIVE},
     {"/v2/health/ready", ROUTE_READY},
     {"/metrics", ROUTE_METRICS},
+    {"/v2/repository/index", ROUTE_INDEX},
 };
 
 /* Copies the segment up to '/' or the end; what follows it, or NULL when it does not fit or is empty. */
@@ -47,6 +48,15 @@ static route model_route(const char *p)
 	return r;
 }
 
+static route repository_route(const char *p)
+{
+	route r = {.id = ROUTE_NONE};
+	p = take_segment(r.model, sizeof r.model, p);
+	if (p && manifest_name_is_valid(r.model))
+		r.id = strcmp(p, "/load") == 0 ? ROUTE_LOAD : strcmp(p, "/unload") == 0 ? ROUTE_UNLOAD : ROUTE_NONE;
+	return r;
+}
+
 route route_of(const char *path)
 {
 	for (size_t i = 0; i < sizeof FIXED / sizeof FIXED[0]; i++)
@@ -54,14 +64,20 @@ route route_of(const char *path)
 			return (route){.id = FIXED[i].id};
 	if (strncmp(path, "/v2/models/", 11) == 0)
 		return model_route(path + 11);
+	if (strncmp(path, "/v2/repository/models/", 22) == 0)
+		return repository_route(path + 22);
 	return (route){.id = ROUTE_NONE};
 }
 
-const char *route_methods(route_id id) { return id == ROUTE_AUDIT ? "POST" : "GET, HEAD"; }
+bool route_is_repository(route_id id) { return id == ROUTE_INDEX || id == ROUTE_LOAD || id == ROUTE_UNLOAD; }
+
+static bool is_post(route_id id) { return id == ROUTE_AUDIT || route_is_repository(id); }
+
+const char *route_methods(route_id id) { return is_post(id) ? "POST" : "GET, HEAD"; }
 
 bool route_allows(route_id id, const char *method)
 {
-	if (id == ROUTE_AUDIT)
+	if (is_post(id))
 		return strcmp(method, "POST") == 0;
 	return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
 }

@@ -13,6 +13,9 @@ typedef enum route_id {
 	ROUTE_MODEL,       /* GET /v2/models/NAME[/versions/V] */
 	ROUTE_MODEL_READY, /* GET /v2/models/NAME[/versions/V]/ready */
 	ROUTE_METRICS,     /* GET /metrics */
+	ROUTE_INDEX,       /* POST /v2/repository/index */
+	ROUTE_LOAD,        /* POST /v2/repository/models/NAME/load */
+	ROUTE_UNLOAD,      /* POST /v2/repository/models/NAME/unload */
 } route_id;
 
 typedef struct route {
@@ -22,6 +25,8 @@ typedef struct route {
 } route;
 
 route route_of(const char *path);
+/* /v2/repository: what only an administrator may do. */
+bool route_is_repository(route_id id);
 /* The Allow header's value. */
 const char *route_methods(route_id id);
 bool route_allows(route_id id, const char *method);

@@ -14,15 +14,17 @@
 #include "server/http.h"
 #include "server/keys.h"
 #include "server/log.h"
+#include "server/manager.h"
 
 struct server {
 	const server_config *config;
-	key_set inference_keys, metrics_keys;
+	key_set inference_keys, metrics_keys, admin_keys;
 	registry *registry;
 	metrics *metrics;
 	access_log *access_log;
 	request_pool *pool;
 	audit_service *audit;
+	manager *manager;
 	http *http;
 };
 
@@ -35,6 +37,8 @@ static wn_code load_keys(server *s, wn_error *err)
 			 "WINNOW_INFERENCE_KEY", err) != WN_OK ||
 	    key_set_load(&s->metrics_keys, "keys.metrics", c->metrics_key, c->metrics_key_file, "WINNOW_METRICS_KEY",
 			 err) != WN_OK ||
+	    key_set_load(&s->admin_keys, "keys.admin", c->admin_key, c->admin_key_file, "WINNOW_ADMIN_KEY", err) !=
+		WN_OK ||
 	    server_config_address(c, &a, &len, err) != WN_OK)
 		return err->code;
 	if (s->inference_keys.count == 0 && !address_is_loopback((struct sockaddr *)&a))
@@ -47,14 +51,16 @@ static wn_code load_keys(server *s, wn_error *err)
 
 static void log_start(const server *s)
 {
-	served_model *m = registry_acquire(s->registry);
-	if (m) {
+	served_model *loaded[REGISTRY_MAX_LOADED];
+	bool primary[REGISTRY_MAX_LOADED];
+	for (size_t n = registry_loaded(s->registry, loaded, primary); n > 0; n--) {
+		served_model *m = loaded[n - 1];
 		const checkpoint *ckpt = classifier_checkpoint(m->classifier);
-		log_info("model %s version %s %s: %zu parameters, %d labels, %s", m->name, m->version, m->digest,
+		log_info("model %s version %s %s: %zu parameters, %d labels, %s%s", m->name, m->version, m->digest,
 			 blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier),
-			 ckpt->manifest.precision);
+			 ckpt->manifest.precision, primary[n - 1] ? "" : ", beside the one that answers");
+		registry_release(&loaded[n - 1]);
 	}
-	registry_release(&m);
 	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(),
 		 ops->name, s->config->instances, server_config_threads(s->config));
 	log_info("listening on %s port %d%s", s->config->listen_address, http_port(s->http),
@@ -73,7 +79,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	omp_set_num_threads(server_config_threads(c));
 	wn_code code = load_keys(s, err);
 	if (code == WN_OK)
-		code = registry_open(&s->registry, c, err);
+		code = registry_open(&s->registry, *c->model_dir ? NULL : c->model_name, err);
 	if (code == WN_OK)
 		code = metrics_open(&s->metrics, err);
 	if (code == WN_OK)
@@ -89,14 +95,23 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 		code = audit_open(&s->audit, &audit, err);
 	}
 	if (code == WN_OK) {
+		manager_options models = {
+		    .config = c, .registry = s->registry, .run_on = audit_run_on, .cls = s->audit};
+		code = manager_open(&s->manager, &models, err);
+	}
+	if (code == WN_OK)
+		code = manager_start(s->manager, err);
+	if (code == WN_OK) {
 		http_options web = {.config = c,
 				    .registry = s->registry,
 				    .metrics = s->metrics,
 				    .audit = s->audit,
 				    .access_log = s->access_log,
 				    .pool = s->pool,
+				    .manager = s->manager,
 				    .inference_keys = &s->inference_keys,
-				    .metrics_keys = &s->metrics_keys};
+				    .metrics_keys = &s->metrics_keys,
+				    .admin_keys = &s->admin_keys};
 		code = http_open(&s->http, &web, err);
 	}
 	if (code == WN_OK)
@@ -126,6 +141,7 @@ static void drain(server *s)
 		log_warning("drain.timeout is over: %zu audits are given up", http_in_flight(s->http));
 		audit_abandon(s->audit);
 	}
+	manager_stop(s->manager); /* while it can still finish a warm-up on the inference threads */
 	audit_stop(s->audit);
 	/* Their connections were resumed just now: let the answers out. */
 	wait_idle(s, monotonic_ns() + 1000000000);
@@ -141,8 +157,10 @@ void server_close(server **sp)
 	if (s->http)
 		drain(s);
 	http_close(&s->http);
+	manager_stop(s->manager);
 	audit_close(&s->audit);
 	request_pool_close(&s->pool);
+	manager_close(&s->manager); /* nobody but the registry holds a model now */
 	access_log_close(&s->access_log);
 	metrics_close(&s->metrics);
 	registry_close(&s->registry);

@@ -75,7 +75,15 @@ static void contradictions_are_refused_by_name(void **state)
 	expect_refusal("listen: {address: localhost}",
 		       "listen.address: found \"localhost\", expected a numeric IPv4 or IPv6 address");
 	expect_refusal("model: {version: \"01\"}",
-		       "model.version: found \"01\", expected latest or a number from 1 to 999999999");
+		       "model.version: found \"01\", expected latest or a number from 1 to 999999999, or up to 8 of them: "
+		       "2,3");
+	expect_refusal("model: {others: [a, .b]}",
+		       "model.others: found \".b\", expected [A-Za-z0-9._-]{1,64} without a leading dot");
+	expect_refusal("model: {others: [a, b=3, a=2]}", "model.others: found \"a\" twice, expected once");
+	expect_refusal("model: {others: [ad-audit]}", "model.others: found \"ad-audit\" twice, expected once");
+	expect_refusal("model: {dir: x, others: [a]}", "model.dir and model.others are both set, expected one of them");
+	expect_refusal("keys: {admin: aaaaaaaaaaaaaaaa, admin_file: f}",
+		       "keys.admin and keys.admin_file are both set, expected one of them");
 	expect_refusal("model: {name: \"\"}", "model.dir is empty: expected model.registry and model.name to be set");
 	expect_refusal("keys: {inference: aaaaaaaaaaaaaaaa, inference_file: f}",
 		       "keys.inference and keys.inference_file are both set, expected one of them");

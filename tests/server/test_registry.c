@@ -1,5 +1,6 @@
-/* The registry on disk: which directory is served, and what is refused before anything is loaded. Loading itself is the
- * end-to-end test's. */
+/* The registry on disk: which directory is served, and what is refused before anything is loaded; and in memory, with models
+ * that are empty shells. Loading itself is the end-to-end tests'. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +13,9 @@
 
 #include <cmocka.h>
 
+#include "server/manager.h"
 #include "server/registry.h"
+#include "server/registry_disk.h"
 
 static char root[64];
 
@@ -30,6 +33,12 @@ static void make_link(const char *target, const char *name)
 	assert_int_equal(symlink(target, path), 0);
 }
 
+static bool run_at_once(void *cls, int instance, void (*fn)(void *arg), void *arg)
+{
+	fn(arg);
+	return true;
+}
+
 /* The message, with the root's path replaced by ROOT. */
 static const char *open_error(const char *name, const char *version)
 {
@@ -41,9 +50,13 @@ static const char *open_error(const char *name, const char *version)
 			   .instances = 1,
 			   .max_batch = 1};
 	registry *r;
+	manager *m;
 	wn_error err = {0};
-	assert_int_not_equal(registry_open(&r, &c, &err), WN_OK);
-	assert_null(r);
+	assert_int_equal(registry_open(&r, name, &err), WN_OK);
+	manager_options opt = {.config = &c, .registry = r, .run_on = run_at_once};
+	assert_int_not_equal(manager_open(&m, &opt, &err), WN_OK);
+	assert_null(m);
+	registry_close(&r);
 	char *at = strstr(err.message, root);
 	if (at)
 		snprintf(shown, sizeof shown, "%.*sROOT%s", (int)(at - err.message), err.message, at + strlen(root));
@@ -99,9 +112,147 @@ static void latest_is_the_largest_number(void **state)
 	make_dir("many/99x");
 	make_link("9", "many/12");
 	/* Version 10 is chosen, and is empty: the message names it and the file it misses. */
-	const char *message = open_error("many", "latest");
-	if (!strstr(message, "ROOT/many/10") || strstr(message, "/proc/"))
-		fail_msg("%s", message);
+	assert_string_equal(open_error("many", "latest"),
+			    "ROOT/many/10/winnow.json: found no such file, the version is not complete");
+}
+
+static void write_file(const char *name, const char *text)
+{
+	char path[256];
+	snprintf(path, sizeof path, "%s/%s", root, name);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static disk_state look(const char *name)
+{
+	char path[256];
+	disk_state s;
+	wn_error err = {0};
+	snprintf(path, sizeof path, "%s/%s", root, name);
+	int fd = open(path, O_RDONLY | O_DIRECTORY);
+	assert_true(fd >= 0);
+	if (disk_look(&s, fd, name, false, &err) != WN_OK)
+		fail_msg("%s", err.message);
+	close(fd);
+	return s;
+}
+
+static void a_fingerprint_tells_every_change(void **state)
+{
+	char path[256], other[256];
+	make_dir("changes");
+	make_dir("changes/1");
+	disk_state empty = look("changes/1"), before, after;
+	assert_false(empty.has_manifest);
+	write_file("changes/1/winnow.json", "{}");
+	write_file("changes/1/weights", "12345");
+	before = look("changes/1");
+	assert_true(before.has_manifest);
+	assert_int_equal(before.bytes, 7);
+	assert_true(before.fingerprint != empty.fingerprint);
+	assert_true(look("changes/1").fingerprint == before.fingerprint);
+	/* The same bytes again, in the same file: only its times tell. */
+	usleep(20000);
+	write_file("changes/1/weights", "12345");
+	after = look("changes/1");
+	assert_true(after.fingerprint != before.fingerprint);
+	/* The whole directory under another name stays itself, a copy is another one. */
+	snprintf(path, sizeof path, "%s/changes/1", root);
+	snprintf(other, sizeof other, "%s/changes/2", root);
+	assert_int_equal(rename(path, other), 0);
+	assert_true(look("changes/2").fingerprint == after.fingerprint);
+	make_dir("changes/1");
+	write_file("changes/1/winnow.json", "{}");
+	write_file("changes/1/weights", "12345");
+	assert_true(look("changes/1").fingerprint != after.fingerprint);
+}
+
+/* ---- in memory ---- */
+
+static int num_retired;
+static void count_retired(served_model *m, void *cls)
+{
+	num_retired++;
+	free(m);
+}
+
+static served_model *fake(const char *name, int version)
+{
+	served_model *m = calloc(1, sizeof *m);
+	atomic_init(&m->references, 1);
+	snprintf(m->name, sizeof m->name, "%s", name);
+	snprintf(m->version, sizeof m->version, "%d", version);
+	m->number = version;
+	m->retire = count_retired;
+	return m;
+}
+
+static int answers(registry *r, const char *name, const char *version)
+{
+	served_model *m = registry_find(r, name, version);
+	int number = m ? m->number : 0;
+	registry_release(&m);
+	return number;
+}
+
+static void a_request_keeps_its_version_until_it_is_done(void **state)
+{
+	registry *r;
+	wn_error err = {0};
+	num_retired = 0;
+	assert_int_equal(registry_open(&r, "a", &err), WN_OK);
+	assert_null(registry_acquire(r));
+	assert_false(registry_knows(r, "a"));
+	assert_int_equal(registry_put(r, fake("a", 1), true, &err), WN_OK);
+	served_model *held = registry_acquire(r);
+	assert_int_equal(held->number, 1);
+	assert_int_equal(registry_put(r, fake("a", 2), false, &err), WN_OK);
+	assert_int_equal(answers(r, "", ""), 1);
+	assert_int_equal(answers(r, "a", "2"), 2);
+	assert_true(registry_promote(r, "a", "2"));
+	assert_false(registry_promote(r, "a", "3"));
+	assert_int_equal(answers(r, "a", ""), 2);
+	registry_drop(r, "a", "1");
+	assert_int_equal(num_retired, 0); /* the request still has it */
+	registry_release(&held);
+	assert_null(held);
+	assert_int_equal(num_retired, 1);
+	/* The same number again replaces, and answers as the old one did. */
+	assert_int_equal(registry_put(r, fake("a", 2), false, &err), WN_OK);
+	assert_int_equal(num_retired, 2);
+	assert_int_equal(answers(r, "a", ""), 2);
+	registry_drop(r, "a", "");
+	assert_int_equal(num_retired, 3);
+	assert_int_equal(answers(r, "a", ""), 0);
+	assert_true(registry_knows(r, "a"));
+	registry_close(&r);
+}
+
+static void a_full_registry_refuses(void **state)
+{
+	registry *r;
+	wn_error err = {0};
+	num_retired = 0;
+	assert_int_equal(registry_open(&r, NULL, &err), WN_OK);
+	for (int v = 1; v <= REGISTRY_MAX_VERSIONS; v++)
+		assert_int_equal(registry_put(r, fake("a", v), v == 1, &err), WN_OK);
+	served_model *extra = fake("a", 99);
+	assert_int_equal(registry_put(r, extra, true, &err), WN_TOO_LARGE);
+	assert_int_equal(answers(r, "", ""), 1);
+	registry_release(&extra);
+	for (int i = 1; i < REGISTRY_MAX_MODELS; i++) {
+		char name[8];
+		snprintf(name, sizeof name, "m%d", i);
+		assert_int_equal(registry_put(r, fake(name, 1), true, &err), WN_OK);
+	}
+	extra = fake("z", 1);
+	assert_int_equal(registry_put(r, extra, true, NULL), WN_TOO_LARGE);
+	registry_release(&extra);
+	registry_close(&r);
+	assert_int_equal(num_retired, REGISTRY_MAX_VERSIONS + REGISTRY_MAX_MODELS - 1 + 2);
 }
 
 static int make_root(void **state)
@@ -124,6 +275,9 @@ int main(void)
 	    cmocka_unit_test(missing_parts_are_named),
 	    cmocka_unit_test(symbolic_links_are_refused_at_every_level),
 	    cmocka_unit_test(latest_is_the_largest_number),
+	    cmocka_unit_test(a_fingerprint_tells_every_change),
+	    cmocka_unit_test(a_request_keeps_its_version_until_it_is_done),
+	    cmocka_unit_test(a_full_registry_refuses),
 	};
 	return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -1,0 +1,90 @@
+/* repository.c: see repository.h. */
+#include "server/repository.h"
+
+#include <string.h>
+
+#include "server/answers.h"
+#include "server/registry_disk.h"
+
+/* The body as an object; an empty one is an empty object. NULL when r has been failed. */
+static json_t *parse_object(request *r)
+{
+	json_error_t e;
+	json_t *root = r->body.len == 0
+			   ? json_object()
+			   : json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &e);
+	if (json_is_object(root))
+		return root;
+	if (root)
+		request_fail(r, REASON_BAD_FIELD, "expected a JSON object");
+	else if (r->body.len == 0)
+		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	else
+		request_fail(r, REASON_BAD_JSON, "line %d: %s", e.line, e.text);
+	json_decref(root);
+	return NULL;
+}
+
+reason repository_parse_index(request *r, bool *ready_only)
+{
+	const char *key;
+	json_t *v, *root = parse_object(r);
+	*ready_only = false;
+	json_object_foreach(root, key, v)
+	{
+		if (strcmp(key, "ready") != 0)
+			request_fail(r, REASON_UNKNOWN_FIELD, "found an unknown member, expected ready");
+		else if (!json_is_boolean(v))
+			request_fail(r, REASON_BAD_FIELD, "ready: expected true or false");
+		*ready_only = json_is_true(v);
+	}
+	json_decref(root);
+	return r->outcome;
+}
+
+/* A version as the protocol spells it, a string; a number does no harm. */
+static void parse_version(request *r, model_command *c, const json_t *v)
+{
+	json_int_t n = json_is_integer(v) ? json_integer_value(v) : 0;
+	c->version = json_is_string(v)                ? disk_version_number(json_string_value(v))
+		     : n > 0 && n <= DISK_MAX_VERSION ? (int)n
+						      : 0;
+	if (c->version == 0)
+		request_fail(r, REASON_BAD_FIELD, "parameters.version: expected a number from 1 to %d",
+			     DISK_MAX_VERSION);
+}
+
+static void parse_parameter(request *r, model_command *c, const char *key, const json_t *v)
+{
+	if (strcmp(key, "version") == 0)
+		parse_version(r, c, v);
+	else
+		request_fail(r, REASON_UNKNOWN_FIELD, "parameters: found an unknown member, expected version");
+}
+
+reason repository_parse_command(request *r, model_command *c)
+{
+	const char *key;
+	json_t *v, *root = parse_object(r), *parameters = json_object_get(root, "parameters");
+	json_object_foreach(root, key, v)
+	{
+		if (strcmp(key, "parameters") != 0)
+			request_fail(r, REASON_UNKNOWN_FIELD, "found an unknown member, expected parameters");
+		else if (!json_is_object(v))
+			request_fail(r, REASON_BAD_FIELD, "parameters: expected an object");
+	}
+	json_object_foreach(parameters, key, v) parse_parameter(r, c, key, v);
+	json_decref(root);
+	return r->outcome;
+}
+
+char *repository_answer_index(manager *m, bool ready_only) { return answer_dump(manager_index(m, ready_only)); }
+
+char *repository_answer_command(const model_command *c)
+{
+	char version[MODEL_VERSION_SIZE];
+	snprintf(version, sizeof version, "%d", c->answers);
+	return answer_dump(c->answers
+			       ? json_pack("{s:s, s:s, s:s}", "name", c->name, "version", version, "state", "READY")
+			       : json_pack("{s:s, s:s}", "name", c->name, "state", "UNAVAILABLE"));
+}

@@ -1,0 +1,135 @@
+/* served_model.c: see served_model.h. */
+#include "server/served_model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *load_step_name(load_step s)
+{
+	static const char *const NAMES[] = {"open", "budget", "digests", "content", "warm_up", "self_test", "changed"};
+	return NAMES[s];
+}
+
+uint64_t model_memory_estimate(uint64_t file_bytes, const char *precision)
+{
+	/* The weights are kept as f32 whatever the file holds, and at most as much again is packed for products.
+	 * Scratch is small beside them. */
+	uint64_t widened = strcmp(precision, "f32") == 0 ? 1 : strcmp(precision, "bf16") == 0 ? 2 : 4;
+	return 2 * widened * file_bytes;
+}
+
+/* Messages name the path the operator knows, not the descriptor the files were read through. */
+static void show_path(wn_error *err, const char *internal, const char *shown)
+{
+	char *at;
+	for (int i = 0; i < 4 && (at = strstr(err->message, internal)); i++) {
+		wn_error fixed = {0};
+		wn_fail(&fixed, err->code, "%.*s%s%s", (int)(at - err->message), err->message, shown,
+			at + strlen(internal));
+		*err = fixed;
+	}
+	if (!strstr(err->message, shown))
+		wn_fail_prefix(err, "%s", shown);
+}
+
+/* winnow.json first: it says how large the rest becomes, and what the rest must be. */
+static wn_code check_manifest(const load_request *q, const char *path, uint64_t *bytes, load_step *step, wn_error *err)
+{
+	char file[96];
+	manifest m = {0};
+	snprintf(file, sizeof file, "%s/winnow.json", path);
+	*step = LOAD_DIGESTS;
+	wn_code code = manifest_read(&m, file, err);
+	if (code != WN_OK)
+		return code;
+	*bytes = model_memory_estimate(q->file_bytes, m.precision);
+	if (*bytes > q->memory_left) {
+		*step = LOAD_BUDGET;
+		code =
+		    wn_fail(err, WN_TOO_LARGE, "takes about %llu MiB of memory, model.memory_budget has %llu MiB left",
+			    (unsigned long long)(*bytes >> 20), (unsigned long long)(q->memory_left >> 20));
+	} else if (q->verify_digests && (!m.files || json_object_size(m.files) == 0)) {
+		code = wn_fail(err, WN_INVALID, "winnow.json: files: found none, expected the SHA-256 of every file");
+	} else if (q->verify_digests) {
+		code = manifest_verify(&m, path, err);
+	}
+	manifest_close(&m);
+	return code;
+}
+
+/* The weights were hashed once before they were read (above) and once after: an edit in between shows in one of the
+ * two. */
+static wn_code check_weights(const checkpoint *ckpt, load_step *step, wn_error *err)
+{
+	const char *named = json_string_value(json_object_get(ckpt->manifest.files, "model.safetensors"));
+	if (!named || strcmp(named, ckpt->digest) == 0)
+		return WN_OK;
+	*step = LOAD_DIGESTS;
+	return wn_fail(err, WN_INVALID, "model.safetensors: found %s, winnow.json says %s", ckpt->digest, named);
+}
+
+static wn_code open_sessions(served_model *m, const load_request *q, wn_error *err)
+{
+	for (int i = 0; i < q->instances; i++, m->instances++)
+		if (classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err) != WN_OK)
+			return wn_fail_prefix(err, "inference instance %d", i);
+	return WN_OK;
+}
+
+wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err)
+{
+	wn_error local = {0};
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", q->dir_fd);
+	*step = LOAD_OPEN;
+	*out = NULL;
+	served_model *m = calloc(1, sizeof *m);
+	if (!m)
+		return wn_fail(err, WN_NOMEM, "%s: out of memory", q->shown);
+	atomic_init(&m->references, 1);
+	wn_code code = check_manifest(q, path, &m->bytes, step, &local);
+	if (code == WN_OK) {
+		*step = LOAD_CONTENT;
+		checkpoint_options opt = {.read_weights = true}; /* a file cut short must not be a SIGBUS here */
+		code = classifier_open(&m->classifier, path, &opt, &local);
+	}
+	if (code == WN_OK && q->verify_digests)
+		code = check_weights(classifier_checkpoint(m->classifier), step, &local);
+	if (code == WN_OK)
+		code = open_sessions(m, q, &local);
+	if (code != WN_OK) {
+		show_path(&local, path, q->shown);
+		model_free(m);
+		return wn_fail(err, code, "%s", local.message);
+	}
+	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
+	snprintf(m->name, sizeof m->name, "%s", *q->name ? q->name : ckpt->manifest.name);
+	snprintf(m->version, sizeof m->version, "%d", q->version);
+	m->number = q->version;
+	memcpy(m->digest, ckpt->digest, sizeof m->digest);
+	*out = m;
+	return WN_OK;
+}
+
+void model_retain(served_model *m) { atomic_fetch_add(&m->references, 1); }
+
+void registry_release(served_model **mp)
+{
+	served_model *m = *mp;
+	*mp = NULL;
+	if (!m || atomic_fetch_sub(&m->references, 1) != 1)
+		return;
+	if (m->retire)
+		m->retire(m, m->retire_cls);
+	else
+		model_free(m);
+}
+
+void model_free(served_model *m)
+{
+	for (int i = 0; i < m->instances; i++)
+		classifier_session_close(&m->sessions[i]);
+	classifier_close(&m->classifier);
+	free(m);
+}

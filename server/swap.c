@@ -1,0 +1,175 @@
+/* swap.c: see swap.h. */
+#include "server/swap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/self_test.h"
+
+/* The last number in a path such as registry/ad-audit/3/, else 0. */
+static int version_of_path(const char *path)
+{
+	char last[16];
+	size_t n = strlen(path);
+	while (n > 0 && path[n - 1] == '/')
+		n--;
+	size_t start = n;
+	while (start > 0 && path[start - 1] != '/')
+		start--;
+	snprintf(last, sizeof last, "%.*s", n - start < sizeof last ? (int)(n - start) : 0, path + start);
+	return disk_version_number(last);
+}
+
+static int open_again(const server_config *c, const char *name, int version, wn_error *err)
+{
+	if (!name) {
+		int fd = open(c->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: cannot open the model directory: %s",
+				c->model_dir, strerror(errno));
+		return fd;
+	}
+	int fd = -1, root_fd = disk_open_root(c->registry_root, err);
+	int model_fd = root_fd >= 0 ? disk_open_model(root_fd, c->registry_root, name, err) : -1;
+	if (model_fd >= 0) {
+		fd = disk_open_version(model_fd, c->registry_root, name, version, err);
+		close(model_fd);
+	}
+	if (root_fd >= 0)
+		close(root_fd);
+	return fd;
+}
+
+/* ---- aside ---- */
+
+typedef struct load_job {
+	load_request q;
+	served_model *model;
+	load_step *step;
+	wn_error *err;
+	wn_code code;
+} load_job;
+
+static void run_load(void *arg)
+{
+	load_job *j = arg;
+	j->code = model_load(&j->model, &j->q, j->step, j->err);
+}
+
+static void run_free(void *arg) { model_free(arg); }
+
+/* ---- on the threads that will serve it ---- */
+
+typedef struct warm_job {
+	served_model *model;
+	int instance, shape;
+	wn_error *err;
+	wn_code code;
+} warm_job;
+
+static void run_warm(void *arg)
+{
+	warm_job *j = arg;
+	j->code = classifier_warm_shape(j->model->sessions[j->instance], j->shape, j->err);
+}
+
+static void run_self_test(void *arg)
+{
+	warm_job *j = arg;
+	const classifier *c = j->model->classifier;
+	j->code = self_test_run(c, j->model->sessions[j->instance], &classifier_checkpoint(c)->manifest, j->err);
+}
+
+/* First runs create primitives and touch memory: they happen here, one at a time between live requests. */
+static wn_code try_out(served_model *m, const swap_options *o, load_step *step, wn_error *err)
+{
+	for (int i = 0; i < m->instances; i++) {
+		warm_job j = {.model = m, .instance = i, .err = err};
+		int shapes = classifier_warm_count(m->sessions[i]);
+		*step = LOAD_WARM_UP;
+		for (j.shape = 0; j.shape <= shapes && j.code == WN_OK; j.shape++) {
+			if (j.shape == shapes)
+				*step = LOAD_SELF_TEST;
+			if (!o->run_on(o->cls, i, j.shape == shapes ? run_self_test : run_warm, &j))
+				return wn_fail(err, WN_CANCELLED, "the server is shutting down");
+		}
+		if (j.code != WN_OK) {
+			if (*step == LOAD_WARM_UP)
+				wn_fail_prefix(err, "warm-up");
+			return j.code;
+		}
+	}
+	return WN_OK;
+}
+
+/* ---- */
+
+static wn_code check_unchanged(const disk_state *before, const server_config *c, const char *name, int version,
+			       const char *shown, wn_error *err)
+{
+	disk_state now = {0};
+	wn_error ignored = {0};
+	int fd = open_again(c, name, version, &ignored);
+	wn_code code = fd >= 0 ? disk_look(&now, fd, shown, !name, &ignored) : WN_NOT_FOUND;
+	if (fd >= 0)
+		close(fd);
+	if (code == WN_OK && now.fingerprint == before->fingerprint)
+		return WN_OK;
+	return wn_fail(err, WN_INVALID, "%s: %s while it was loaded", shown, fd < 0 ? "removed" : "replaced or edited");
+}
+
+wn_code swap_bring_in(served_model **out, const swap_options *o, const char *name, int version, uint64_t memory_left,
+		      load_step *step, wn_error *err)
+{
+	const server_config *c = o->config;
+	wn_error local = {0};
+	char shown[1024];
+	disk_state disk;
+	*out = NULL;
+	*step = LOAD_OPEN;
+	if (name)
+		snprintf(shown, sizeof shown, "%s/%s/%d", c->registry_root, name, version);
+	else
+		snprintf(shown, sizeof shown, "%s", c->model_dir);
+	int fd = open_again(c, name, version, &local);
+	/* An operator's own directory may hold links (a cache of downloads does); under the registry root nothing may.
+	 */
+	wn_code code = fd < 0 ? local.code : disk_look(&disk, fd, shown, !name, &local);
+	load_job j = {.step = step, .err = &local};
+	if (code == WN_OK) {
+		j.q = (load_request){.dir_fd = fd,
+				     .shown = shown,
+				     .name = name ? name : "",
+				     .version = name ? version : version_of_path(c->model_dir),
+				     .instances = c->instances,
+				     .max_batch = c->max_batch,
+				     .verify_digests = c->verify_digests,
+				     .file_bytes = disk.bytes,
+				     .memory_left = memory_left};
+		o->run_aside(o->cls, run_load, &j);
+		code = j.code;
+	}
+	if (code == WN_OK) {
+		j.model->fingerprint = disk.fingerprint;
+		code = try_out(j.model, o, step, &local);
+		if (code != WN_OK)
+			wn_fail_prefix(&local, "%s", shown);
+	}
+	if (code == WN_OK) {
+		*step = LOAD_CHANGED;
+		code = check_unchanged(&disk, c, name, version, shown, &local);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (code == WN_OK) {
+		j.model->retire = o->retire;
+		j.model->retire_cls = o->cls;
+		*out = j.model;
+	} else if (j.model) {
+		o->run_aside(o->cls, run_free, j.model);
+	}
+	return code == WN_OK ? WN_OK : wn_fail(err, code, "%s", local.message);
+}

@@ -1,0 +1,118 @@
+/* versions.c: see versions.h. */
+#include "server/versions.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void model_entry_free(model_entry *e)
+{
+	free(e->versions);
+	free(e);
+}
+
+version_entry *versions_find(const model_entry *e, int number)
+{
+	for (size_t i = 0; i < e->count; i++)
+		if (e->versions[i].number == number)
+			return &e->versions[i];
+	return NULL;
+}
+
+static version_entry *insert(model_entry *e, int number)
+{
+	if (e->count == e->room) {
+		size_t room = e->room ? 2 * e->room : 8;
+		version_entry *more = realloc(e->versions, room * sizeof *more);
+		if (!more)
+			return NULL;
+		e->versions = more;
+		e->room = room;
+	}
+	size_t at = e->count++;
+	for (; at > 0 && e->versions[at - 1].number > number; at--)
+		e->versions[at] = e->versions[at - 1];
+	e->versions[at] = (version_entry){.number = number};
+	return &e->versions[at];
+}
+
+version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns)
+{
+	version_entry *v = versions_find(e, number);
+	bool is_new = !v;
+	if (is_new && !(v = insert(e, number)))
+		return NULL;
+	v->on_disk = true;
+	if (is_new || v->disk.fingerprint != disk->fingerprint) {
+		v->disk = *disk;
+		v->seen_ns = now_ns;
+		v->failed = false;
+		v->reason[0] = 0;
+	}
+	return v;
+}
+
+void versions_forget_gone(model_entry *e)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < e->count; i++)
+		if (e->versions[i].on_disk || e->versions[i].loaded || e->versions[i].loading)
+			e->versions[kept++] = e->versions[i];
+	e->count = kept;
+}
+
+/* Whether v can be tried; when only time is missing, *again_ns is set. */
+static bool may_try(const version_entry *v, int64_t now_ns, bool at_once, int64_t *again_ns)
+{
+	if (!v->on_disk || v->loaded || v->failed || !v->disk.has_manifest)
+		return false;
+	int64_t settled = v->seen_ns + VERSION_SETTLE_NS;
+	if (at_once || now_ns >= settled)
+		return true;
+	if (*again_ns == 0 || settled < *again_ns)
+		*again_ns = settled;
+	return false;
+}
+
+int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *again_ns)
+{
+	*again_ns = 0;
+	if (!e->wanted)
+		return 0;
+	for (size_t i = e->count; i-- > 0;) { /* the largest first */
+		const version_entry *v = &e->versions[i];
+		if (e->held || e->policy.count > 0) {
+			if (v->number != e->held && !policy_lists(&e->policy, v->number))
+				continue;
+		} else if (v->number <= e->primary) {
+			break; /* `latest` never goes back by itself */
+		}
+		if (may_try(v, now_ns, at_once, again_ns))
+			return v->number;
+		if (*again_ns && e->policy.count == 0 && e->primary)
+			return 0; /* no detour over an older version while the newest settles */
+	}
+	return 0;
+}
+
+int versions_primary(const model_entry *e)
+{
+	if (!e->wanted)
+		return 0;
+	int best = 0;
+	for (size_t i = 0; i < e->count; i++) {
+		const version_entry *v = &e->versions[i];
+		if (!v->loaded || v->number == e->candidate)
+			continue;
+		if (v->number == e->held)
+			return v->number;
+		if (e->policy.count == 0 || policy_lists(&e->policy, v->number))
+			best = v->number;
+	}
+	/* A version chosen by command stays until the policy's own is there. */
+	return best ? best : e->primary;
+}
+
+bool versions_stay(const model_entry *e, int number)
+{
+	return e->wanted && (number == e->primary || number == e->candidate || policy_lists(&e->policy, number));
+}

@@ -1,0 +1,60 @@
+/* versions.h: what is known of every version of every model: on disk, tried, loaded; and which one is to be loaded
+ * next.
+ *
+ * The manager's thread owns the table and alone changes it; it does so under the manager's lock, which others take to
+ * read. Decisions are pure functions of the table and the time. */
+#ifndef WINNOW_SERVER_VERSIONS_H
+#define WINNOW_SERVER_VERSIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/policy.h"
+#include "server/registry_disk.h"
+
+/* A version's files must have been at rest for this long before it is tried: somebody may be copying them. */
+#define VERSION_SETTLE_NS 250000000
+
+typedef struct version_entry {
+	int number;
+	bool on_disk, loaded, loading;
+	disk_state disk;
+	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
+	bool failed;      /* it was tried with exactly these files: not again before they change */
+	char reason[480]; /* why it is not served, "" when there is nothing to say */
+} version_entry;
+
+typedef struct model_entry {
+	char name[MODEL_NAME_SIZE];
+	bool wanted; /* configured, or loaded by command, and not unloaded since */
+	version_policy policy;
+	int held;                /* a command chose this version, and the policy waits; 0: the policy decides */
+	int primary;             /* the loaded version that answers, 0: none */
+	int candidate;           /* the loaded version on trial beside it, 0: none */
+	version_entry *versions; /* owned, ascending numbers */
+	size_t count, room;
+	uint64_t swaps, failures[LOAD_STEP_COUNT];
+} model_entry;
+
+void model_entry_free(model_entry *e);
+
+/* NULL when there is no such version. */
+version_entry *versions_find(const model_entry *e, int number);
+
+/* What a look at the disk found; an entry is made when there is none (NULL on no memory). Other files than before clear
+ * what was said of them. */
+version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns);
+/* Forgets the versions that are neither on disk nor loaded. */
+void versions_forget_gone(model_entry *e);
+
+/* The version to load now, or 0; *again_ns (0: none) is when to ask again because something has not settled yet. With
+ * at_once nothing needs to settle: at the start, and on command. */
+int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *again_ns);
+
+/* The loaded version that should answer, 0 when none should or none is loaded. */
+int versions_primary(const model_entry *e);
+/* Whether a loaded version stays loaded now that `primary` answers. */
+bool versions_stay(const model_entry *e, int number);
+
+#endif
