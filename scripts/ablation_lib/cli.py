@@ -68,6 +68,8 @@ def parser():
                    help="a row of your own: overrides of the configuration; may be repeated")
     p.add_argument("--set", type=assignment, action="append", default=[], metavar="KEY=VALUE", dest="sets",
                    help="override one key of the base configuration, in all rows; may be repeated")
+    p.add_argument("--jobs", type=count, default=len(os.sched_getaffinity(0)), metavar="N",
+                   help="runs at a time, which share the processors; default one a processor: small models train faster that way")
     p.add_argument("--cache", metavar="DIR", help="decoded images and teacher outputs, shared by all runs; default RUN/cache")
     p.add_argument("--winnow-prune", metavar="FILE", default=default_executable(), dest="executable",
                    help="the program; default build/prune/winnow-prune (or $BUILD/…) if there is one, else from $PATH")
@@ -122,7 +124,7 @@ def make_plan(program, directory):
     if not os.path.exists(run.path("plan.json")):
         print("planning the shape that all rows end at", file=sys.stderr, flush=True)
         run.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))
-        run.execute(lambda: None)
+        run.execute()
     return run.plan()
 
 
@@ -132,7 +134,8 @@ class Cell:
     def __init__(self, program, directory, row, seed, shape):
         self.row, self.seed, self.label = row, seed, f"{row.name} seed {seed}"
         self.run = runs.Run(program, os.path.join(directory, "rows", row.name, f"seed-{seed}"), [*shape, *row.sets, f"seed={seed}"])
-        self.result = self.error = None
+        self.result = self.error = self.running = None
+        self.first = 0
 
     def read(self, common):
         """Takes the result of a finished run; False when there is none."""
@@ -152,22 +155,30 @@ class Cell:
         if why:
             raise runs.RunError(why)
 
-    def make(self, common, progress, note):
+    def begin(self, common, note):
+        """True when it runs from now on, False when a run was finished meanwhile."""
+        self.first, self.planned, self.began = self.run.steps_done(), False, time.monotonic()
         self.run.check_settings()
         self.run.wait_for_others(note)
         if self.read(common):
-            return
-        state = {"first": self.run.steps_done(), "checked": False}
+            return False
+        self.running = self.run.start()
+        return True
 
-        def watch():
-            if not state["checked"] and os.path.exists(self.run.path("plan.json")):
-                self.refuse_unlike(common)
-                state["checked"] = True
-            progress(self.run.steps_done(), state["first"])
-
-        self.run.execute(watch)
+    def go_on(self, common):
+        """Now and then while it runs; whether it goes on running."""
+        if not self.planned and os.path.exists(self.run.path("plan.json")):
+            self.refuse_unlike(common)
+            self.planned = True
+        if not self.running.poll():
+            return True
         if not self.read(common):
             raise runs.RunError("it ended without a final event in log.jsonl")
+        return False
+
+    def steps(self):
+        """Made since it began."""
+        return self.run.steps_done() - self.first
 
 
 def run_row(cells):
@@ -198,35 +209,70 @@ def write_table(directory, common, cells):
 
 
 def attempt(cell, what, *args):
-    """True when it worked; else the cell keeps the reason, and the others go on."""
+    """What it says; False when it failed: the cell keeps the reason, and the others go on."""
     try:
         return what(*args)
     except (runs.RunError, plan.PlanError, OSError) as e:
         cell.error = str(e)
+        if cell.running and cell.running.child.poll() is None:
+            cell.running.end()
         return False
 
 
-def make_cells(cells, common, directory):
-    for cell in cells:
-        if cell.run.final() and attempt(cell, lambda c=cell: (c.run.check_settings(), c.read(common))):
-            continue
-    todo = [c for c in cells if not c.result and not c.error]
-    finished = sum(1 for c in cells if c.result)
-    progress = Progress(sum(common.steps - c.run.steps_done() for c in todo))
-    progress.note(f"{len(cells)} runs of {common.steps} steps: {finished} finished, {len(todo)} to do")
-    for i, cell in enumerate(todo):
-        label, began = f"{i + 1}/{len(todo)} {cell.label}", time.monotonic()
-        first = cell.run.steps_done()
-        attempt(cell, cell.make, common,
-                lambda step, first: progress.update(f"{label}  step {step}/{common.steps}", step - first), progress.note)
-        progress.done += common.steps - first
+class Table:
+    """All cells, `jobs` of them at work at a time."""
+
+    def __init__(self, cells, common, directory, jobs):
+        self.cells, self.common, self.directory, self.jobs = cells, common, directory, jobs
+        for cell in cells:
+            if cell.run.final():
+                attempt(cell, lambda c=cell: (c.run.check_settings(), c.read(common)))
+        self.todo = [c for c in cells if not c.result and not c.error]
+        self.at_work = []
+        self.progress = Progress(sum(common.steps - c.run.steps_done() for c in self.todo))
+
+    def name(self, cell):
+        return f"{self.todo.index(cell) + 1}/{len(self.todo)} {cell.label}"
+
+    def make(self):
+        finished = sum(1 for c in self.cells if c.result)
+        self.progress.note(f"{len(self.cells)} runs of {self.common.steps} steps: {finished} finished, {len(self.todo)} to do")
+        waiting = list(self.todo)
+        try:
+            while waiting or self.at_work:
+                while waiting and len(self.at_work) < self.jobs:
+                    self.begin(waiting.pop(0))
+                time.sleep(runs.POLL)
+                self.look()
+        except BaseException:
+            for cell in self.at_work:
+                cell.running.end()
+            raise
+
+    def begin(self, cell):
+        if attempt(cell, cell.begin, self.common, self.progress.note):
+            self.at_work.append(cell)
+        else:
+            self.note_end(cell)
+
+    def look(self):
+        for cell in list(self.at_work):
+            if not attempt(cell, cell.go_on, self.common):
+                self.at_work.remove(cell)
+                self.note_end(cell)
+        if self.at_work:
+            words = ", ".join(f"{self.name(c)}  step {c.run.steps_done()}/{self.common.steps}" for c in self.at_work)
+            self.progress.update(words, sum(c.steps() for c in self.at_work))
+
+    def note_end(self, cell):
+        self.progress.done += self.common.steps - cell.first
         if cell.result:
             measured = cell.result["eval"]
-            progress.note(f"{label}: accuracy {100 * measured['accuracy']:.2f} %, macro-F1 {100 * measured['macro_f1']:.2f} %, "
-                          f"{duration(time.monotonic() - began)}")
+            self.progress.note(f"{self.name(cell)}: accuracy {100 * measured['accuracy']:.2f} %, "
+                               f"macro-F1 {100 * measured['macro_f1']:.2f} %, {duration(time.monotonic() - cell.began)}")
         else:
-            progress.note(f"{label}: FAILED: {cell.error}")
-        write_table(directory, common, cells)
+            self.progress.note(f"{self.name(cell)}: FAILED: {cell.error}")
+        write_table(self.directory, self.common, self.cells)
 
 
 def on_signal(number, frame):
@@ -235,7 +281,8 @@ def on_signal(number, frame):
 
 def work(args):
     held = lock(args.run)
-    program = runs.Program(args.executable, args.config, args.sets, args.cache or os.path.join(args.run, "cache"))
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    program = runs.Program(args.executable, args.config, args.sets, args.cache or os.path.join(args.run, "cache"), threads)
     common = make_plan(program, args.run)
     base = common.base()
     wanted, left_out = rows.make(base, args.names)
@@ -245,7 +292,7 @@ def work(args):
         print(f"leaving out row {reason}", file=sys.stderr)
     wanted += args.own
     cells = [Cell(program, args.run, row, seed, base.shape) for seed in range(1, args.seeds + 1) for row in wanted]
-    make_cells(cells, common, args.run)
+    Table(cells, common, args.run, args.jobs).make()
     print(write_table(args.run, common, cells), end="")
     held.close()
     return 1 if any(c.error for c in cells) else 0

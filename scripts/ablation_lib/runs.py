@@ -48,13 +48,13 @@ def tail_events(path):
 class Program:
     """What all runs share."""
 
-    def __init__(self, executable, config, sets, cache):
-        self.executable, self.config, self.sets, self.cache = executable, config, sets, cache
+    def __init__(self, executable, config, sets, cache, threads):
+        self.executable, self.config, self.sets, self.cache, self.threads = executable, config, sets, cache, threads
         with open(config, "rb") as f:
             self.digest = hashlib.sha256(f.read()).hexdigest()
 
     def command(self, directory, sets, options):
-        words = [*self.sets, *sets, f"run_dir={directory}", f"data.cache={self.cache}"]
+        words = [f"threads={self.threads}", *self.sets, *sets, f"run_dir={directory}", f"data.cache={self.cache}"]
         return [self.executable, "compress", "--config", self.config, "--resume", *options,
                 *(part for word in words for part in ("--set", word))]
 
@@ -105,24 +105,23 @@ class Run:
                     waiting = True
                     time.sleep(POLL)
 
-    def execute(self, watch):
-        """watch() is called now and then; what it raises ends the program, resumable. RunError has the program's last line."""
+    def start(self):
+        """The program at work: poll() it until it has ended, or end() it, resumable."""
         with open(self.path("output.txt"), "ab") as output:
             began = output.seek(0, os.SEEK_END)
             child = subprocess.Popen(self.program.command(self.directory, self.sets, self.options), stdin=subprocess.DEVNULL,
                                      stdout=output, stderr=output, start_new_session=True)
-            try:
-                while True:
-                    try:
-                        code = child.wait(POLL)
-                        break
-                    except subprocess.TimeoutExpired:
-                        watch()
-            except BaseException:
-                end(child)
-                raise
-        if code:
-            raise RunError(self.last_line(began) or f"{os.path.basename(self.program.executable)} ended with code {code}")
+        return Running(self, child, began)
+
+    def execute(self):
+        """Start to end."""
+        running = self.start()
+        try:
+            while not running.poll():
+                time.sleep(POLL)
+        except BaseException:
+            running.end()
+            raise
 
     def last_line(self, began):
         with open(self.path("output.txt"), "rb") as f:
@@ -131,11 +130,23 @@ class Run:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def end(child):
-    """The first signal lets the program save; a second Ctrl-C does not wait for that."""
-    try:
-        child.send_signal(signal.SIGINT)
-        child.wait()
-    except Stopped:
-        child.kill()
-        child.wait()
+class Running:
+    def __init__(self, run, child, began):
+        self.run, self.child, self.began = run, child, began
+
+    def poll(self):
+        """Whether it has ended; RunError with the program's last line when it failed."""
+        code = self.child.poll()
+        if code:
+            name = os.path.basename(self.run.program.executable)
+            raise RunError(self.run.last_line(self.began) or f"{name} ended with code {code}")
+        return code == 0
+
+    def end(self):
+        """The first signal lets the program save; a second Ctrl-C does not wait for that."""
+        try:
+            self.child.send_signal(signal.SIGINT)
+            self.child.wait()
+        except Stopped:
+            self.child.kill()
+            self.child.wait()

@@ -83,7 +83,7 @@ def tearDownModule():
 
 def words(run, *more):
     return [SCRIPT, "--config", f"{work}/student.yaml", "--run", f"{work}/{run}", "--winnow-prune", PRUNE,
-            "--cache", f"{work}/cache", *more]
+            "--cache", f"{work}/cache", "--jobs", "1", *more]
 
 
 def ablate(run, *more):
@@ -185,7 +185,7 @@ class Whole(unittest.TestCase):
     def test_6_failed_row(self):
         """Own rows: one that the program refuses, one that would distil longer; a good one behind them is made all the same."""
         done = ablate("table", *self.ROWS[:3], "1", "--row", "broken", "loss.kl=-1", "--row", "longer", "distill.finish_steps=500",
-                      "--row", "cool", "loss.temperature=1")
+                      "--row", "cool", "loss.temperature=1", "--jobs", "2")
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn(f"5 runs of {STEPS} steps: 2 finished, 3 to do", done.stderr)
         self.assertRegex(done.stdout, r"- broken seed 1: .*loss.kl: found .*-1")
@@ -204,16 +204,17 @@ class Whole(unittest.TestCase):
         self.assertIn("table/plan was made with other settings", done.stderr)
 
     def test_8_terminated(self):
-        """SIGTERM: the program saves, and the script says how to go on."""
-        child = subprocess.Popen(words("stopped", "--rows", "full", "--seeds", "1", "--set", "distill.finish_steps=100000"),
-                                 stderr=subprocess.PIPE, text=True)
-        log = f"{work}/stopped/rows/full/seed-1/log.jsonl"
-        wait_for(lambda: steps_in(log) > 20 or child.poll() is not None, "the first run")
+        """SIGTERM: the programs at work save, and the script says how to go on."""
+        child = subprocess.Popen(words("stopped", "--rows", "full,one-shot", "--seeds", "1", "--jobs", "2",
+                                       "--set", "distill.finish_steps=100000"), stderr=subprocess.PIPE, text=True)
+        logs = [f"{work}/stopped/{run}/log.jsonl" for run in self.RUNS[:2]]
+        wait_for(lambda: min(map(steps_in, logs)) > 20 or child.poll() is not None, "two runs at once")
         child.terminate()
         said = child.communicate(timeout=300)[1]
         self.assertEqual(child.returncode, 130, said)
         self.assertIn("the same command continues", said)
-        self.assertIn("stopped in 006-finish", read(f"{work}/stopped/rows/full/seed-1/output.txt"))
+        for run in self.RUNS[:2]:
+            self.assertIn("stopped in 00", read(f"{work}/stopped/{run}/output.txt"))
 
     def test_9_orphan(self):
         """kill -9 of the script alone: its program goes on, and the next script waits for it."""
