@@ -33,22 +33,32 @@ double bench_median(double *times, int count)
 	return count % 2 ? times[count / 2] : (times[count / 2 - 1] + times[count / 2]) / 2;
 }
 
-typedef struct inputs {
+struct bench_session {
+	engine *engine;
+	engine_session *session;
 	float *pixels;
 	int32_t *ids;
 	int32_t *rows;
 	float *logits;
-} inputs;
+	blip2_batch batch;
+	size_t logit_rows;
+};
 
-static void inputs_free(inputs *in)
+void bench_close(bench_session **s)
 {
-	free(in->pixels);
-	free(in->ids);
-	free(in->rows);
-	free(in->logits);
+	if (!*s)
+		return;
+	engine_session_close(&(*s)->session);
+	engine_close(&(*s)->engine);
+	free((*s)->pixels);
+	free((*s)->ids);
+	free((*s)->rows);
+	free((*s)->logits);
+	free(*s);
+	*s = NULL;
 }
 
-static wn_code inputs_make(inputs *in, const blip2_config *c, const bench_request_options *o, wn_error *err)
+static wn_code make_inputs(bench_session *s, const blip2_config *c, const bench_request_options *o, wn_error *err)
 {
 	const size_t pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
 	const int len = c->num_query_tokens + o->tokens;
@@ -56,46 +66,63 @@ static wn_code inputs_make(inputs *in, const blip2_config *c, const bench_reques
 	if (o->tokens < 1 || o->logit_rows < 1 || o->logit_rows > len)
 		return wn_fail(err, WN_INVALID, "a request of %d tokens with %d rows of logits: expected at least 1 and 1 to %d", o->tokens,
 			       o->logit_rows, len);
-	in->pixels = malloc(pixels * sizeof *in->pixels);
-	in->ids = malloc((size_t)o->tokens * sizeof *in->ids);
-	in->rows = malloc((size_t)o->logit_rows * sizeof *in->rows);
-	in->logits = malloc((size_t)o->logit_rows * (size_t)c->vocab_size * sizeof *in->logits);
-	if (!in->pixels || !in->ids || !in->rows || !in->logits)
+	s->pixels = malloc(pixels * sizeof *s->pixels);
+	s->ids = malloc((size_t)o->tokens * sizeof *s->ids);
+	s->rows = malloc((size_t)o->logit_rows * sizeof *s->rows);
+	s->logits = malloc((size_t)o->logit_rows * (size_t)c->vocab_size * sizeof *s->logits);
+	if (!s->pixels || !s->ids || !s->rows || !s->logits)
 		return wn_fail(err, WN_NOMEM, "out of memory for the inputs");
 	for (size_t i = 0; i < pixels; i++)
-		in->pixels[i] = 2 * bench_random(&state);
+		s->pixels[i] = 2 * bench_random(&state);
 	for (int i = 0; i < o->tokens; i++)
-		in->ids[i] = (int32_t)((double)(bench_random(&state) + 1) / 2 * (c->vocab_size - 1));
+		s->ids[i] = (int32_t)((double)(bench_random(&state) + 1) / 2 * (c->vocab_size - 1));
 	for (int i = 0; i < o->logit_rows; i++)
-		in->rows[i] = len - o->logit_rows + i;
+		s->rows[i] = len - o->logit_rows + i;
+	s->batch = (blip2_batch){.n = 1, .text_len = o->tokens, .pixel_values = s->pixels, .input_ids = s->ids};
+	s->logit_rows = (size_t)o->logit_rows;
 	return WN_OK;
+}
+
+wn_code bench_open(bench_session **out, const blip2 *m, const bench_request_options *o, wn_error *err)
+{
+	double ms;
+	bench_session *s = *out = calloc(1, sizeof *s);
+	if (!s)
+		return wn_fail(err, WN_NOMEM, "out of memory for a benchmark");
+	wn_code rc = make_inputs(s, blip2_get_config(m), o, err);
+	if (!rc)
+		rc = engine_open(&s->engine, m, o->precision, err);
+	if (!rc)
+		rc = engine_session_open(&s->session, s->engine, 1, o->tokens, o->logit_rows, err);
+	for (int i = 0; i < BENCH_WARM_UP_RUNS && !rc; i++)
+		rc = bench_run(s, &ms, err);
+	if (!rc && !isfinite(s->logits[0]))
+		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)s->logits[0]);
+	if (rc)
+		bench_close(out);
+	return rc;
+}
+
+wn_code bench_run(bench_session *s, double *ms, wn_error *err)
+{
+	const double start = bench_now_ms();
+	wn_code rc = engine_run(s->session, &s->batch, s->rows, s->logit_rows, s->logits, err);
+	*ms = bench_now_ms() - start;
+	return rc;
 }
 
 wn_code bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err)
 {
-	engine *e = NULL;
-	engine_session *s = NULL;
-	inputs in = {0};
-	wn_code rc = inputs_make(&in, blip2_get_config(m), o, err);
-	if (!rc)
-		rc = engine_open(&e, m, o->precision, err);
-	if (!rc)
-		rc = engine_session_open(&s, e, 1, o->tokens, o->logit_rows, err);
-	const blip2_batch b = {.n = 1, .text_len = o->tokens, .pixel_values = in.pixels, .input_ids = in.ids};
-	for (int i = -BENCH_WARM_UP_RUNS; i < o->runs && rc == WN_OK; i++) {
-		if (i == 0 && o->mark)
-			o->mark(o->ctx, true);
-		const double start = bench_now_ms();
-		rc = engine_run(s, &b, in.rows, (size_t)o->logit_rows, in.logits, err);
-		if (i >= 0)
-			times[i] = bench_now_ms() - start;
-	}
-	if (rc == WN_OK && o->mark)
+	bench_session *s;
+	wn_code rc = bench_open(&s, m, o, err);
+	if (rc)
+		return rc;
+	if (o->mark)
+		o->mark(o->ctx, true);
+	for (int i = 0; i < o->runs && !rc; i++)
+		rc = bench_run(s, &times[i], err);
+	if (!rc && o->mark)
 		o->mark(o->ctx, false);
-	if (rc == WN_OK && !isfinite(in.logits[0]))
-		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)in.logits[0]);
-	engine_session_close(&s);
-	engine_close(&e);
-	inputs_free(&in);
+	bench_close(&s);
 	return rc;
 }

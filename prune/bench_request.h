@@ -22,6 +22,14 @@ typedef struct bench_request_options {
 	void *ctx;
 } bench_request_options;
 
+/* A model that answers one request again and again; borrows m. bench_open has run it warm (options' runs, mark and ctx are
+ * bench_request's). Belongs to one thread; later runs take as many OpenMP threads as that one had at bench_open. */
+typedef struct bench_session bench_session;
+wn_code bench_open(bench_session **out, const blip2 *m, const bench_request_options *o, wn_error *err);
+void bench_close(bench_session **s);
+/* One request: its milliseconds. */
+wn_code bench_run(bench_session *s, double *ms, wn_error *err);
+
 /* Milliseconds of each run into times [runs]. WN_TOO_LARGE when the tokens do not fit the model, WN_INTERNAL when its
  * logits are no finite numbers. */
 wn_code bench_request(const blip2 *m, const bench_request_options *o, double *times, wn_error *err);

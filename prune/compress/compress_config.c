@@ -5,14 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/engine.h"
 #include "prune/shared_keys.h"
 
-static const char *const PRECISION_NAMES[] = {"f32", "bf16", NULL};
+static const char *const TRAINING_PRECISIONS[] = {"f32", "bf16", NULL};
 static const char *const DTYPE_NAMES[] = {"f32", "f16", "bf16", NULL};
 static const char *const START_NAMES[] = {"pruned", "scratch", NULL};
 static const char *const CHOICE_NAMES[] = {"importance", "end", NULL}; /* block_choice */
 static const char *const TARGET_KINDS[] = {"none", "parameters", "flops", "latency_ms", NULL};
-static const char *const REQUEST_PRECISIONS[] = {"f32", "bf16", "int8", NULL};
 
 /* clang-format off */
 #define FINAL_KEYS(i, name) \
@@ -34,7 +34,7 @@ static const config_key KEYS[] = {
 	CONFIG_STRING(compress_config, teacher, "teacher", NULL, "model directory with winnow.json"),
 	CONFIG_INT64(compress_config, seed, "seed", "1", 0, 9e15, "recombinations, order of samples, augmentation, random importance"),
 	CONFIG_INT(compress_config, threads, "threads", "0", 0, 256, "0: all processors"),
-	CONFIG_ENUM(compress_config, precision, "precision", "bf16", PRECISION_NAMES, "of matrix products while distilling; f32 where the CPU lacks bf16 instructions"),
+	CONFIG_ENUM(compress_config, precision, "precision", "bf16", TRAINING_PRECISIONS, "of matrix products while distilling; f32 where the CPU lacks bf16 instructions"),
 	CONFIG_ENUM(compress_config, start, "start", "pruned", START_NAMES, "scratch: random weights of the final shape, one stage of distillation (a baseline)"),
 	CONFIG_SECTION("data", "an imagefolder: DIR/SPLIT/metadata.jsonl and images"),
 	CONFIG_STRING(compress_config, data_dir, "data.dir", NULL, "directory of the splits"),
@@ -55,7 +55,7 @@ static const config_key KEYS[] = {
 	CONFIG_DOUBLE(compress_config, target_tolerance, "target.tolerance", "0.05", 0.001, 1, "of a latency"),
 	CONFIG_INT(compress_config, request_tokens, "target.request_tokens", "64", 1, 8192, "text tokens of the request that is costed"),
 	CONFIG_INT(compress_config, target_threads, "target.threads", "0", 0, 256, "that answer it; 0: as `threads`"),
-	CONFIG_ENUM(compress_config, target_precision, "target.precision", "f32", REQUEST_PRECISIONS, "that it is answered in; f32 only, for now"),
+	CONFIG_ENUM(compress_config, target_precision, "target.precision", "f32", PRECISION_NAMES, "that it is answered in"),
 	CONFIG_SECTION("limits", "the planner's"),
 	LIMIT_KEYS(COMPONENT_VISION, "vision"),
 	LIMIT_KEYS(COMPONENT_QFORMER, "qformer"),
@@ -142,9 +142,6 @@ static wn_code check(const void *config, wn_error *err)
 	if (c->target_kind && c->target <= 0)
 		return wn_fail(err, WN_INVALID, "target.value: found %g, expected more than 0 for target.kind %s", c->target,
 			       TARGET_KINDS[c->target_kind]);
-	if (c->target_precision)
-		return wn_fail(err, WN_UNSUPPORTED, "target.precision: found %s, expected f32: requests are costed and timed in nothing else yet",
-			       REQUEST_PRECISIONS[c->target_precision]);
 	if (c->micro_batch > c->batch_size)
 		return wn_fail(err, WN_INVALID, "distill.micro_batch: found %d, expected at most distill.batch_size = %d", c->micro_batch,
 			       c->batch_size);

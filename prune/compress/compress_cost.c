@@ -25,7 +25,8 @@ static wn_code measure(void *ctx, const blip2_config *shape, int runs, double *m
 wn_code compress_cost_open(compress_cost *out, const workspace *w, wn_error *err)
 {
 	const compress_config *c = w->config;
-	const cost_request request = {.text_len = c->request_tokens, .logit_rows = 1, .threads = compress_request_threads(c)};
+	const cost_request request = {.text_len = c->request_tokens, .logit_rows = 1, .threads = compress_request_threads(c),
+				      .precision = (precision)c->target_precision};
 	const cost_functions functions = {.latency = predict, .measure = measure, .ctx = out};
 	*out = (compress_cost){.stop = w->stop};
 	wn_code rc = cost_open(&out->machine, &request, err);

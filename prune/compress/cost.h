@@ -1,20 +1,23 @@
 /* cost.h: what a shape costs: parameters, operations, and milliseconds on this machine.
  *
- * Latency is predicted from measured parts: every distinct block shape is timed once on the serving kernels, with random
- * weights, and remembered; so are what stands outside the blocks: patch embedding, projection, and embedding with logits. A
- * prediction is the sum of the parts and costs microseconds once they are known. cost_measure times a whole random model of
- * the shape, the way `winnow-prune bench` does (prune/bench_request.h): that is what a target is checked against. Belongs to
- * one thread; allocates and times on it. While it times, omp_set_num_threads is the request's; before and after, the caller's. */
+ * Latency is predicted from measured parts: every distinct block shape is timed once in a random model that the serving engine
+ * runs, as the difference that some blocks of it make, and remembered; so are what stands outside the blocks: patch embedding,
+ * projection, and embedding with logits. A prediction is the sum of the parts and costs microseconds once they are known.
+ * cost_measure times a whole random model of the shape, the way `winnow-prune bench` does (prune/bench_request.h): that is what a
+ * target is checked against. Belongs to one thread; allocates and times on it. While it times, omp_set_num_threads is the
+ * request's; before and after, the caller's. */
 #ifndef WINNOW_PRUNE_COMPRESS_COST_H
 #define WINNOW_PRUNE_COMPRESS_COST_H
 
 #include "base/error.h"
 #include "model/blip2.h"
+#include "model/engine.h"
 
 typedef struct cost_request {
 	int text_len;   /* tokens behind the queries */
 	int logit_rows; /* rows of logits */
 	int threads;    /* 0: all */
+	precision precision;
 } cost_request; /* what one request is: bench's definition */
 
 typedef struct cost_model cost_model;

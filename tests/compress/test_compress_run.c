@@ -449,8 +449,6 @@ static void settings_that_make_no_sense_are_refused(void **state)
 {
 	static const char *const planned[] = {"target.kind=parameters", "target.value=1000"};
 	static const char *const idle[] = {"start=scratch", "stages=[]", "distill.finish_steps=0"};
-	refuse_config(WN_UNSUPPORTED, "target.precision: found bf16, expected f32", (const char *const[]){"target.precision=bf16"}, 1);
-	refuse_config(WN_UNSUPPORTED, "target.precision: found int8, expected f32", (const char *const[]){"target.precision=int8"}, 1);
 	refuse_config(WN_INVALID, "target.precision", (const char *const[]){"target.precision=fp8"}, 1);
 	refuse_config(WN_INVALID, "final.vision.num_hidden_layers: found 1, expected nothing: with target.kind parameters", planned, 2);
 	refuse_config(WN_INVALID, "distill.finish_steps: found 0", idle, 3);
