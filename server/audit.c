@@ -72,7 +72,13 @@ static void finish(audit_service *s, request *r)
 		else
 			request_fail(r, REASON_INTERNAL, "the server is out of memory");
 	}
+	if (r->trial && r->outcome == REASON_OK)
+		compare_submit(s->opt.comparer, r);
+	else if (r->trial && r->outcome == REASON_INTERNAL && trial_get_mode(r->trial) == TRIAL_CANARY)
+		trial_failed(r->trial);
 	registry_release(&r->model);
+	registry_release(&r->other);
+	trial_release(&r->trial);
 	s->opt.done(r);
 }
 
@@ -86,7 +92,10 @@ static reason choose_model(audit_service *s, request *r)
 	size_t n = strcspn(r->model_name, "/"); /* NAME or NAME/VERSION */
 	const char *version = r->model_name[n] ? r->model_name + n + 1 : "";
 	snprintf(name, sizeof name, "%.*s", (int)n, r->model_name);
-	r->model = registry_find(s->opt.registry, name, version);
+	registry_choice choice = registry_choose(s->opt.registry, name, version);
+	r->model = choice.model;
+	r->other = choice.other;
+	r->trial = choice.trial;
 	if (r->model)
 		return REASON_OK;
 	if (!*name)

@@ -13,6 +13,7 @@
 #ifndef WINNOW_SERVER_AUDIT_H
 #define WINNOW_SERVER_AUDIT_H
 
+#include "server/compare.h"
 #include "server/config.h"
 #include "server/metrics.h"
 #include "server/registry.h"
@@ -24,6 +25,7 @@ typedef struct audit_options {
 	const server_config *config; /* must outlive the service */
 	registry *registry;
 	metrics *metrics;
+	comparer *comparer; /* gets the answered requests of trials */
 	/* Called in a worker thread when r's outcome (and, for OK, answer) is set; r is not touched afterwards. */
 	void (*done)(request *r);
 	/* Whether r's client has hung up. */

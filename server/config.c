@@ -8,8 +8,11 @@
 #include <string.h>
 
 #include "server/policy.h"
+#include "server/trial.h"
 
 #define GIB ((double)(1u << 30))
+
+static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
 
 static const config_key KEYS[] = {
     CONFIG_SECTION("listen", "where the server listens; any address but loopback needs an inference key"),
@@ -32,6 +35,20 @@ static const config_key KEYS[] = {
     CONFIG_BOOL(server_config, watch_registry, "model.watch", "true", "notice changes of the registry at once (inotify)"),
     CONFIG_DURATION(server_config, poll_interval_ns, "model.poll_interval", "10s", 0.05, 86400,
 		    "look at the registry this often too, for file systems whose changes inotify does not see"),
+
+    CONFIG_SECTION("canary", "a new version beside the one that answers: canary answers a share, shadow is asked in secret"),
+    CONFIG_STRING_LIST(server_config, canaries, "canary.start", "[]",
+		       "trials from the start, each NAME/VERSION:PERCENT or NAME/VERSION:PERCENT:shadow"),
+    CONFIG_ENUM(server_config, canary_automatic, "canary.automatic", "rollback", CANARY_AUTOMATIC,
+		"what the rules below may do by themselves: off, rollback, or both (promote too)"),
+    CONFIG_INT(server_config, canary_min_requests, "canary.min_requests", "200", 1, 100000000,
+	       "requests put to both versions before agreement and latency are judged"),
+    CONFIG_DOUBLE(server_config, canary_min_agreement, "canary.min_agreement", "0.95", 0, 1,
+		  "share of them with the same label and suggestion, at least"),
+    CONFIG_DOUBLE(server_config, canary_max_latency_ratio, "canary.max_latency_ratio", "1.5", 0, 1000,
+		  "median time of the new version divided by the old one's, at most; 0: not judged"),
+    CONFIG_INT(server_config, canary_max_errors, "canary.max_errors", "1", 0, 1000000,
+	       "this many requests that the new version cannot answer end the trial; 0: not judged"),
 
     CONFIG_SECTION("http", "connections"),
     CONFIG_INT(server_config, http_threads, "http.threads", "2", 1, 64, "threads that read requests and write answers"),
@@ -157,11 +174,16 @@ wn_code server_config_model(const server_config *c, size_t i, model_spec *out, w
 static wn_code check_models(const server_config *c, wn_error *err)
 {
 	model_spec spec, earlier;
+	trial_spec started;
 	if (server_config_num_models(c) > REGISTRY_MAX_MODELS)
 		return wn_fail(err, WN_INVALID, "model.others: found %zu models, expected at most %d", c->other_models.count,
 			       REGISTRY_MAX_MODELS - 1);
 	if (*c->model_dir && c->other_models.count > 0)
 		return wn_fail(err, WN_INVALID, "model.dir and model.others are both set, expected one of them");
+	for (size_t i = 0; i < c->canaries.count; i++) {
+		if (trial_spec_parse(&started, c->canaries.items[i], err) != WN_OK)
+			return WN_INVALID;
+	}
 	for (size_t i = 0; i < server_config_num_models(c); i++) {
 		if (server_config_model(c, i, &spec, err) != WN_OK)
 			return WN_INVALID;

@@ -17,6 +17,8 @@ struct model_spec; /* policy.h */
 #define SERVER_MAX_INSTANCES 16
 #define SERVER_MAX_BATCH     16
 
+enum { CANARY_OFF, CANARY_ROLLBACK, CANARY_BOTH }; /* what a trial may do by itself */
+
 typedef struct server_config {
 	char *listen_address;
 	int port;
@@ -53,6 +55,13 @@ typedef struct server_config {
 	int queue_capacity;
 	int64_t deadline_ns;
 	int64_t max_deadline_ns;
+
+	string_list canaries; /* trial.h's trial_spec, each */
+	int canary_automatic; /* CANARY_ */
+	int canary_min_requests;
+	double canary_min_agreement;
+	double canary_max_latency_ratio; /* 0 = not judged */
+	int canary_max_errors;           /* 0 = not judged */
 
 	char *inference_key, *inference_key_file;
 	char *metrics_key, *metrics_key_file;

@@ -25,7 +25,7 @@
 
 /* ---- the table ---- */
 
-static model_entry *find_model(manager *m, const char *name)
+model_entry *manager_find(manager *m, const char *name)
 {
 	for (int i = 0; i < m->count; i++)
 		if (strcmp(m->models[i]->name, name) == 0)
@@ -35,7 +35,7 @@ static model_entry *find_model(manager *m, const char *name)
 
 static model_entry *add_model(manager *m, const char *name)
 {
-	model_entry *e = find_model(m, name);
+	model_entry *e = manager_find(m, name);
 	if (e || m->count == MAX_KNOWN || !(e = calloc(1, sizeof *e)))
 		return e;
 	snprintf(e->name, sizeof e->name, "%s", name);
@@ -206,7 +206,7 @@ static void drop_unwanted(manager *m, model_entry *e)
 }
 
 /* Makes the loaded version that should answer the one that does. */
-static void update_primary(manager *m, model_entry *e)
+void manager_update_primary(manager *m, model_entry *e)
 {
 	char version[MODEL_VERSION_SIZE];
 	int before = e->primary, now = versions_primary(e);
@@ -225,7 +225,7 @@ static void update_primary(manager *m, model_entry *e)
 	drop_unwanted(m, e);
 }
 
-static wn_code load_version(manager *m, model_entry *e, int number, wn_error *err)
+wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
 {
 	swap_options o = {
 	    .config = m->opt.config, .run_aside = run_aside, .run_on = run_on, .cls = m, .retire = retire};
@@ -258,7 +258,7 @@ static wn_code load_version(manager *m, model_entry *e, int number, wn_error *er
 	e->failures[step] += v->failed;
 	pthread_mutex_unlock(&m->lock);
 	if (code == WN_OK) {
-		update_primary(m, e);
+		manager_update_primary(m, e);
 		return WN_OK;
 	}
 	if (m->running && e->primary)
@@ -275,10 +275,10 @@ static int64_t reconcile(manager *m, model_entry *e, bool at_once, wn_error *fir
 {
 	int64_t again = 0;
 	for (int number; (number = versions_next(e, monotonic_ns(), at_once, &again)) != 0;)
-		if (load_version(m, e, number, first) == WN_CANCELLED)
+		if (manager_load_version(m, e, number, first) == WN_CANCELLED)
 			return 0;
 	if (e->wanted && versions_primary(e) != e->primary)
-		update_primary(m, e);
+		manager_update_primary(m, e);
 	drop_unwanted(m, e);
 	return again;
 }
@@ -306,6 +306,26 @@ static void finish_failed(manager *m, model_command *c, const wn_error *err)
 	finish(c, err->code == WN_CANCELLED ? REASON_DRAINING : REASON_LOAD_FAILED, "%s", text);
 }
 
+bool manager_is_current(manager *m, const model_entry *e, const version_entry *v)
+{
+	char version[MODEL_VERSION_SIZE];
+	snprintf(version, sizeof version, "%d", v->number);
+	served_model *loaded = registry_find(m->opt.registry, e->name, version);
+	const bool current = loaded && (!v->on_disk || loaded->fingerprint == v->disk.fingerprint);
+	registry_release(&loaded);
+	return current;
+}
+
+/* A share of the requests for a version. */
+static void start_trial(manager *m, model_entry *e, model_command *c)
+{
+	wn_error err = {0};
+	if (!versions_find(e, c->version))
+		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry", e->name, c->version);
+	else if (manager_start_trial(m, e, c->version, c->mode, c->percent, &err) != WN_OK)
+		finish_failed(m, c, &err);
+}
+
 /* A version by number: held from now on. */
 static void load_held(manager *m, model_entry *e, model_command *c)
 {
@@ -315,20 +335,20 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry", e->name, c->version);
 		return;
 	}
-	char version[MODEL_VERSION_SIZE];
-	snprintf(version, sizeof version, "%d", c->version);
-	served_model *loaded = registry_find(m->opt.registry, e->name, version);
-	const bool same_files = loaded && (!v->on_disk || loaded->fingerprint == v->disk.fingerprint);
-	registry_release(&loaded);
+	const bool current = manager_is_current(m, e, v);
+	if (e->candidate) {
+		manager_end_trial(m, e, current && c->version == e->candidate, "by command");
+		v = versions_find(e, c->version);
+	}
 	const bool was_wanted = e->wanted;
 	const int was_held = e->held;
 	pthread_mutex_lock(&m->lock);
 	e->wanted = true;
 	e->held = c->version;
 	pthread_mutex_unlock(&m->lock);
-	if (same_files) {
-		update_primary(m, e);
-	} else if (load_version(m, e, c->version, &err) != WN_OK) {
+	if (current && v->loaded) {
+		manager_update_primary(m, e);
+	} else if (manager_load_version(m, e, c->version, &err) != WN_OK) {
 		pthread_mutex_lock(&m->lock);
 		e->wanted = was_wanted;
 		e->held = was_held;
@@ -341,6 +361,8 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 static void load_by_policy(manager *m, model_entry *e, model_command *c)
 {
 	wn_error err = {0};
+	if (e->candidate)
+		manager_end_trial(m, e, false, "by command");
 	pthread_mutex_lock(&m->lock);
 	e->wanted = true;
 	e->held = 0;
@@ -368,6 +390,11 @@ static void unload(manager *m, model_entry *e, model_command *c)
 		       c->version);
 		return;
 	}
+	if (e->candidate && (!v || v->number == e->candidate)) {
+		manager_end_trial(m, e, false, "by command");
+		if (v)
+			return;
+	}
 	char version[MODEL_VERSION_SIZE] = "";
 	if (v)
 		snprintf(version, sizeof version, "%d", c->version);
@@ -389,7 +416,7 @@ static void unload(manager *m, model_entry *e, model_command *c)
 
 static void execute(manager *m, model_command *c)
 {
-	model_entry *e = find_model(m, c->name);
+	model_entry *e = manager_find(m, c->name);
 	c->outcome = REASON_OK;
 	if (*m->opt.config->model_dir)
 		finish(c, REASON_LOAD_FAILED, "this server serves one directory (model.dir): there is no registry");
@@ -397,6 +424,8 @@ static void execute(manager *m, model_command *c)
 		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" is not in the registry", c->name);
 	else if (c->kind == COMMAND_UNLOAD)
 		unload(m, e, c);
+	else if (c->percent)
+		start_trial(m, e, c);
 	else if (c->version)
 		load_held(m, e, c);
 	else
@@ -461,6 +490,7 @@ static void *manager_main(void *arg)
 		}
 		again = 0;
 		for (int i = 0; i < m->count && !stop; i++) {
+			manager_judge_trial(m, m->models[i]);
 			int64_t at = reconcile(m, m->models[i], false, NULL);
 			again = at && (!again || at < again) ? at : again;
 		}
@@ -582,6 +612,8 @@ wn_code manager_open(manager **out, const manager_options *opt, wn_error *err)
 			if (code == WN_OK)
 				code = open_configured(m, &spec, err);
 		}
+		if (code == WN_OK)
+			code = manager_start_configured_trials(m, err);
 	}
 	if (code != WN_OK)
 		manager_close(out);

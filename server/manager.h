@@ -8,7 +8,10 @@
  *
  * A model's policy says which versions are wanted (policy.h). A command overrules it: loading a version by number holds
  * the model there, which is how one rolls back; loading without a number gives the model back to its policy. A failure
- * changes nothing that is served. */
+ * changes nothing that is served.
+ *
+ * A trial (trial.h) puts a version beside the one that answers. While it runs the model is held; loading the candidate
+ * by number promotes it, unloading it takes it back, and the configured rules may do either by themselves. */
 #ifndef WINNOW_SERVER_MANAGER_H
 #define WINNOW_SERVER_MANAGER_H
 
@@ -47,6 +50,8 @@ typedef struct model_command {
 	command_kind kind;
 	char name[MODEL_NAME_SIZE];
 	int version; /* 0: none given */
+	int percent; /* of COMMAND_LOAD: this share of the requests, as a trial; 0: it takes over */
+	trial_mode mode;
 	/* Called in the manager's thread when outcome is set; the command is not touched afterwards. */
 	void (*done)(struct model_command *c);
 	void *cls;

@@ -29,4 +29,19 @@ struct manager {
 	bool scan_failed;                /* said so once already */
 };
 
+/* For the manager's thread. */
+model_entry *manager_find(manager *m, const char *name); /* NULL when no such model is known */
+bool manager_is_current(manager *m, const model_entry *e,
+			const version_entry *v); /* loaded, from the files on disk now */
+wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err);
+void manager_update_primary(manager *m, model_entry *e); /* by versions_primary; drops what need not stay */
+
+/* manager_trial.c: `number` beside the version that answers, which is held meanwhile. */
+wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode mode, int percent, wn_error *err);
+/* The candidate becomes the one that answers, or goes. */
+void manager_end_trial(manager *m, model_entry *e, bool promote, const char *why);
+void manager_judge_trial(manager *m, model_entry *e);
+/* Those of the configuration. One that cannot be started is logged, and no reason not to serve. */
+wn_code manager_start_configured_trials(manager *m, wn_error *err);
+
 #endif

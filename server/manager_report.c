@@ -14,6 +14,8 @@ static const char *reason_of(const model_entry *e, const version_entry *v)
 {
 	if (v->reason[0] || v->loading)
 		return v->reason;
+	if (v->loaded && v->number == e->candidate)
+		return "on trial beside the version that answers";
 	if (v->loaded)
 		return v->on_disk ? "" : "removed from the registry; what is loaded stays";
 	if (!v->disk.has_manifest)
@@ -79,6 +81,72 @@ static void put_loaded(FILE *f, registry *r)
 	}
 }
 
+/* A sample's name and labels; key may be NULL. */
+static void put_trial(FILE *f, const char *metric, const model_entry *e, const char *key, const char *value)
+{
+	fprintf(f, "%s{name=\"%s\",version=\"%d\"", metric, e->name, e->trial_number);
+	if (key)
+		fprintf(f, ",%s=\"%s\"", key, value);
+	fputs("} ", f);
+}
+
+/* Of the trials that run, and of the last one that ended. */
+static void put_trials(FILE *f, const manager *m)
+{
+	const model_entry *tried[REGISTRY_MAX_MODELS];
+	trial_summary s[REGISTRY_MAX_MODELS];
+	int n = 0;
+	for (int i = 0; i < m->count && n < REGISTRY_MAX_MODELS; i++)
+		if (m->models[i]->trial) {
+			tried[n] = m->models[i];
+			s[n++] = trial_read(m->models[i]->trial);
+		}
+	head(f, "winnow_canary_percent", "gauge", "Share of the requests on trial; 0: the trial is over.");
+	for (int i = 0; i < n; i++) {
+		put_trial(f, "winnow_canary_percent", tried[i], "mode", trial_mode_name(s[i].mode));
+		fprintf(f, "%d\n", tried[i]->candidate ? s[i].percent : 0);
+	}
+	head(f, "winnow_canary_requests", "gauge",
+	     "Requests of the trial: in its share, compared with which result, not compared "
+	     "for lack of time, not answered by the candidate.");
+	for (int i = 0; i < n; i++) {
+		const struct {
+			const char *result;
+			uint64_t count;
+		} rows[] = {{"selected", s[i].selected},
+			    {"agreed", s[i].agreed},
+			    {"disagreed", s[i].compared - s[i].agreed},
+			    {"not_compared", s[i].dropped},
+			    {"failed", s[i].failed}};
+		for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+			put_trial(f, "winnow_canary_requests", tried[i], "result", rows[k].result);
+			fprintf(f, "%llu\n", (unsigned long long)rows[k].count);
+		}
+	}
+	head(f, "winnow_canary_agreement", "gauge",
+	     "Share of the compared requests with the same label and suggestion.");
+	for (int i = 0; i < n; i++)
+		if (s[i].compared > 0) {
+			put_trial(f, "winnow_canary_agreement", tried[i], NULL, NULL);
+			fprintf(f, "%.6f\n", (double)s[i].agreed / (double)s[i].compared);
+		}
+	head(f, "winnow_canary_median_seconds", "gauge", "Median time of the last comparisons, of either version.");
+	for (int i = 0; i < n; i++)
+		if (s[i].compared > 0) {
+			put_trial(f, "winnow_canary_median_seconds", tried[i], "of", "candidate");
+			fprintf(f, "%.9f\n", (double)s[i].candidate_ns / 1e9);
+			put_trial(f, "winnow_canary_median_seconds", tried[i], "of", "primary");
+			fprintf(f, "%.9f\n", (double)s[i].primary_ns / 1e9);
+		}
+	head(f, "winnow_canary_ended_total", "counter", "Trials that ended, by how.");
+	for (int i = 0; i < n; i++) {
+		fprintf(f, "winnow_canary_ended_total{name=\"%s\",result=\"promoted\"} %llu\n", tried[i]->name,
+			(unsigned long long)tried[i]->promoted);
+		fprintf(f, "winnow_canary_ended_total{name=\"%s\",result=\"taken_back\"} %llu\n", tried[i]->name,
+			(unsigned long long)tried[i]->rolled_back);
+	}
+}
+
 void manager_metrics(manager *m, FILE *f)
 {
 	put_loaded(f, m->opt.registry);
@@ -109,5 +177,6 @@ void manager_metrics(manager *m, FILE *f)
 				fprintf(f, "winnow_model_load_failures_total{name=\"%s\",reason=\"%s\"} %llu\n",
 					m->models[i]->name, load_step_name((load_step)s),
 					(unsigned long long)m->models[i]->failures[s]);
+	put_trials(f, m);
 	pthread_mutex_unlock(&m->lock);
 }

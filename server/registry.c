@@ -10,7 +10,9 @@ typedef struct slot {
 	char name[MODEL_NAME_SIZE];
 	served_model *versions[REGISTRY_MAX_VERSIONS]; /* one reference each; any order, no gaps */
 	int count;
-	served_model *primary; /* one of them, or NULL */
+	served_model *primary;   /* one of them, or NULL */
+	served_model *candidate; /* another of them, or NULL */
+	trial *trial;            /* the candidate's; one reference */
 } slot;
 
 struct registry {
@@ -36,9 +38,11 @@ void registry_close(registry **rp)
 	if (!r)
 		return;
 	*rp = NULL;
-	for (int i = 0; i < r->count; i++)
+	for (int i = 0; i < r->count; i++) {
 		for (int v = 0; v < r->slots[i].count; v++)
 			registry_release(&r->slots[i].versions[v]);
+		trial_release(&r->slots[i].trial);
+	}
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
@@ -70,6 +74,8 @@ static served_model *take_out(slot *s, int i)
 	s->versions[i] = s->versions[--s->count];
 	if (s->primary == m)
 		s->primary = NULL;
+	if (s->candidate == m)
+		s->candidate = NULL; /* which ends the trial */
 	return m;
 }
 
@@ -85,6 +91,41 @@ served_model *registry_find(registry *r, const char *name, const char *version)
 		model_retain(m);
 	pthread_mutex_unlock(&r->lock);
 	return m;
+}
+
+registry_choice registry_choose(registry *r, const char *name, const char *version)
+{
+	registry_choice c = {0};
+	pthread_mutex_lock(&r->lock);
+	slot *s = find_slot(r, name);
+	int i = *version ? find_version(s, version) : -1;
+	c.model = i >= 0 ? s->versions[i] : s && !*version ? s->primary : NULL;
+	if (c.model && !*version && s->candidate && s->candidate != s->primary && trial_selects(s->trial)) {
+		const bool canary = trial_get_mode(s->trial) == TRIAL_CANARY;
+		c.model = canary ? s->candidate : s->primary;
+		c.other = canary ? s->primary : s->candidate;
+		c.trial = s->trial;
+		model_retain(c.other);
+		trial_retain(c.trial);
+	}
+	if (c.model)
+		model_retain(c.model);
+	pthread_mutex_unlock(&r->lock);
+	return c;
+}
+
+void registry_set_trial(registry *r, const char *name, const char *candidate, trial *t)
+{
+	pthread_mutex_lock(&r->lock);
+	slot *s = find_slot(r, name);
+	trial *old = s ? s->trial : t;
+	if (s) {
+		int i = t ? find_version(s, candidate) : -1;
+		s->trial = t;
+		s->candidate = i >= 0 ? s->versions[i] : NULL;
+	}
+	pthread_mutex_unlock(&r->lock);
+	trial_release(&old);
 }
 
 served_model *registry_acquire(registry *r) { return registry_find(r, "", ""); }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "server/served_model.h"
+#include "server/trial.h"
 
 #define REGISTRY_MAX_MODELS   16
 #define REGISTRY_MAX_VERSIONS 8 /* of one model, loaded at once */
@@ -24,6 +25,19 @@ void registry_close(registry **r); /* drops the registry's own references */
 served_model *registry_acquire(registry *r);
 /* The same by name ("": the default) and version ("": the one that answers; else it must be loaded). */
 served_model *registry_find(registry *r, const char *name, const char *version);
+
+typedef struct registry_choice {
+	served_model *model; /* that answers; NULL: there is none */
+	served_model *other; /* that is asked afterwards, NULL unless `trial` is set */
+	trial *trial;        /* the trial whose share the request belongs to, or NULL */
+} registry_choice;
+
+/* registry_find for a request: one that names no version may be in the share of a trial. A reference to each of the
+ * three. */
+registry_choice registry_choose(registry *r, const char *name, const char *version);
+/* The trial of a loaded version beside the one that answers, whose reference passes to the registry; NULL ends it. */
+void registry_set_trial(registry *r, const char *name, const char *candidate, trial *t);
+
 /* Whether the slot exists, with or without a version in it. */
 bool registry_knows(registry *r, const char *name);
 

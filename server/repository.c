@@ -56,10 +56,22 @@ static void parse_version(request *r, model_command *c, const json_t *v)
 
 static void parse_parameter(request *r, model_command *c, const char *key, const json_t *v)
 {
-	if (strcmp(key, "version") == 0)
+	const char *text = json_string_value(v);
+	if (strcmp(key, "version") == 0) {
 		parse_version(r, c, v);
-	else
-		request_fail(r, REASON_UNKNOWN_FIELD, "parameters: found an unknown member, expected version");
+	} else if (c->kind == COMMAND_LOAD && strcmp(key, "percent") == 0) {
+		json_int_t n = json_integer_value(v); /* 0 for what is no integer */
+		c->percent = n >= 1 && n <= 100 ? (int)n : 0;
+		if (c->percent == 0)
+			request_fail(r, REASON_BAD_FIELD, "parameters.percent: expected a number from 1 to 100");
+	} else if (c->kind == COMMAND_LOAD && strcmp(key, "mode") == 0) {
+		c->mode = text && strcmp(text, "shadow") == 0 ? TRIAL_SHADOW : TRIAL_CANARY;
+		if (!text || strcmp(text, trial_mode_name(c->mode)) != 0)
+			request_fail(r, REASON_BAD_FIELD, "parameters.mode: expected canary or shadow");
+	} else {
+		request_fail(r, REASON_UNKNOWN_FIELD, "parameters: found an unknown member, expected version%s",
+			     c->kind == COMMAND_LOAD ? ", percent or mode" : "");
+	}
 }
 
 reason repository_parse_command(request *r, model_command *c)
@@ -74,6 +86,10 @@ reason repository_parse_command(request *r, model_command *c)
 			request_fail(r, REASON_BAD_FIELD, "parameters: expected an object");
 	}
 	json_object_foreach(parameters, key, v) parse_parameter(r, c, key, v);
+	if (c->percent && !c->version)
+		request_fail(r, REASON_MISSING_FIELD, "parameters.version is missing: which version is to be tried?");
+	if (json_object_get(parameters, "mode") && !c->percent)
+		request_fail(r, REASON_MISSING_FIELD, "parameters.percent is missing: how much of the traffic?");
 	json_decref(root);
 	return r->outcome;
 }

@@ -15,7 +15,8 @@
 #define REPOSITORY_MAX_BODY 65536 /* bytes */
 
 reason repository_parse_index(request *r, bool *ready_only);
-/* Everything of *c but name, done and cls. */
+/* Everything of *c but kind, name, done and cls. load takes "percent" (1 to 100) and "mode" ("canary", "shadow") too: a
+ * trial instead of a takeover. */
 reason repository_parse_command(request *r, model_command *c);
 
 char *repository_answer_index(manager *m, bool ready_only);

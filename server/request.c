@@ -185,6 +185,8 @@ static bytes bytes_recycle(bytes b, size_t keep)
 void request_pool_put(request_pool *p, request *r)
 {
 	registry_release(&r->model);
+	registry_release(&r->other);
+	trial_release(&r->trial);
 	free(r->answer);
 	/* The budget must never be eaten up by idle buffers: keep little of what outsiders can make large. */
 	size_t keep = p->budget.limit / 4 / (p->keep ? p->keep : 1);

@@ -64,6 +64,8 @@ struct request {
 
 	/* what the model sees and says */
 	served_model *model; /* one reference, or NULL */
+	served_model *other; /* the other version of a trial (registry_choose); one reference, or NULL */
+	trial *trial;        /* one reference, or NULL */
 	bytes pixels;        /* float [3][size][size] */
 	bytes prompt;        /* int32_t [max_text_tokens] */
 	int prompt_len;

@@ -30,6 +30,7 @@ struct served_model {
 	uint64_t fingerprint; /* of its files then (registry_disk.h) */
 	int instances;
 	classifier_session *sessions[SERVER_MAX_INSTANCES]; /* [i] is used by inference thread i alone */
+	classifier_session *aside;                          /* the comparing thread's (compare.h), opened by it */
 	void (*retire)(served_model *m, void *cls); /* called by the last to leave; NULL: model_free there and then */
 	void *retire_cls;
 	served_model *next_retired;

@@ -23,6 +23,7 @@ struct server {
 	metrics *metrics;
 	access_log *access_log;
 	request_pool *pool;
+	comparer *comparer;
 	audit_service *audit;
 	manager *manager;
 	http *http;
@@ -86,10 +87,13 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 		code = access_log_open(&s->access_log, c->access_log, (size_t)c->access_log_buffer, err);
 	if (code == WN_OK)
 		code = request_pool_open(&s->pool, (size_t)c->queue_capacity + 16, c->body_budget, err);
+	if (code == WN_OK)
+		code = compare_open(&s->comparer, c, err);
 	if (code == WN_OK) {
 		audit_options audit = {.config = c,
 				       .registry = s->registry,
 				       .metrics = s->metrics,
+				       .comparer = s->comparer,
 				       .done = http_request_done,
 				       .gone = http_client_gone};
 		code = audit_open(&s->audit, &audit, err);
@@ -159,6 +163,7 @@ void server_close(server **sp)
 	http_close(&s->http);
 	manager_stop(s->manager);
 	audit_close(&s->audit);
+	compare_close(&s->comparer);
 	request_pool_close(&s->pool);
 	manager_close(&s->manager); /* nobody but the registry holds a model now */
 	access_log_close(&s->access_log);

@@ -6,6 +6,7 @@
 
 void model_entry_free(model_entry *e)
 {
+	trial_release(&e->trial);
 	free(e->versions);
 	free(e);
 }

@@ -35,6 +35,9 @@ typedef struct model_entry {
 	version_entry *versions; /* owned, ascending numbers */
 	size_t count, room;
 	uint64_t swaps, failures[LOAD_STEP_COUNT];
+	trial *trial;     /* the candidate's, or the last one's; one reference, or NULL */
+	int trial_number; /* its version */
+	uint64_t promoted, rolled_back;
 } model_entry;
 
 void model_entry_free(model_entry *e);

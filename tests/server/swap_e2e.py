@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Model versions that come, go and fail while winnow-serve answers. Standard library only, over real HTTP.
 
-  swap_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--only NAME]
+  swap_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
 
 Three tiny models with different answers to the same ad stand for versions, so that an answer tells which of them computed it.
 WINNOW_KILLS (20) is the number of killed publishes, WINNOW_SWAPS (60) that of swaps for the memory test.
@@ -24,12 +24,19 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import e2e  # noqa: E402
 import make_tiny_model  # noqa: E402
-from e2e import GENEROUS, check, good_image, log, multipart, read_file, same, wait_for  # noqa: E402
+from e2e import GENEROUS, check, good_image, log, multipart, read_file, same  # noqa: E402
 
 SEEDS = {1: 11, 2: 0, 3: 23}  # by version
 MODELS = {}  # seed -> directory of a published model
 ANSWERS = {}  # seed -> {label: score} for good.png and TEXT
+DECISIONS = {}  # seed -> (label, suggestion) for them
 TEXT = "今日特价"
+TSAN = False
+
+
+def wait_for(condition, seconds=120, what="condition"):
+    """A load has low priority: on a busy machine it takes its time."""
+    e2e.wait_for(condition, seconds, what)
 
 
 class SwapServer(e2e.Server):
@@ -37,7 +44,8 @@ class SwapServer(e2e.Server):
 
     def __init__(self, registry, *settings, name="tiny", **kwargs):
         extra = ["--registry", registry, "--set", f"model.name={name}"] + list(kwargs.pop("extra", ()))
-        super().__init__(*GENEROUS, *settings, extra=extra, **kwargs)
+        # One thread: nothing is measured here, and OpenMP's barriers are slow on a busy machine and foreign to TSan.
+        super().__init__(*GENEROUS, "inference.threads=1", *settings, extra=extra, **kwargs)
         self.registry = registry
 
     def stop(self, sig=signal.SIGTERM):
@@ -118,6 +126,7 @@ def prepare_models():
         MODELS[seed] = os.path.join(registry, f"m{seed}", "1")
         reference = e2e.classify(os.path.join(e2e.FILES, "good.png"), TEXT, model=MODELS[seed])
         ANSWERS[seed] = {x["name"]: x["score"] for x in reference["labels"]}
+        DECISIONS[seed] = reference["label"], reference["suggestion"]
         DIGESTS[sha256(os.path.join(MODELS[seed], "model.safetensors"))] = seed
     for a in SEEDS.values():
         for b in SEEDS.values():
@@ -229,7 +238,7 @@ def test_swaps_under_load_fail_no_request():
 
 def test_two_instances_swap_together():
     registry = new_registry(1)
-    with SwapServer(registry, "inference.instances=2", "inference.threads=1", "inference.queue_capacity=64") as server:
+    with SwapServer(registry, "inference.instances=2", "inference.queue_capacity=64") as server:
         with Load(server, 4) as load:
             for i in range(4):
                 if i == 1:
@@ -251,7 +260,7 @@ def test_polling_alone_notices_too():
 
 def test_in_flight_requests_finish_on_the_old_version_which_is_then_freed():
     registry = new_registry(1)
-    with SwapServer(registry) as server:
+    with SwapServer(registry, "inference.threads=1" if TSAN else "inference.threads=2") as server:
         put(registry, 2)
         wait_for(lambda: "model tiny version 1: freed" in server.errors(), what="version 1 is freed")
         same(server.version(), 2, "version")
@@ -427,7 +436,7 @@ def test_version_changed_while_it_is_loaded():
             if meddle is not touch:  # that one is whole, and is right to come after its second try
                 same(server.version(), 1, meddle.__name__)
             else:
-                wait_for(lambda: server.state(20)["state"] == "READY", 60, what="the touched version's second try")
+                wait_for(lambda: server.state(20)["state"] == "READY", what="the touched version's second try")
                 server.load(1)
             if os.path.exists(path):
                 shutil.rmtree(path)
@@ -587,6 +596,87 @@ def test_start_serves_an_older_version_when_the_latest_is_bad():
         check("model.safetensors" in server.state(2)["reason"], server.state(2))
 
 
+# ---- trials ----
+
+def canary(server, result):
+    return next((v for k, v in server.metrics().items() if k.startswith("winnow_canary_requests{") and f'result="{result}"' in k), 0)
+
+
+def ended(server, result):
+    return server.metrics().get(f'winnow_canary_ended_total{{name="tiny",result="{result}"}}', 0)
+
+
+def test_canary_answers_its_share():
+    registry = new_registry(1, 2)
+    with SwapServer(registry, "model.version=1", "canary.automatic=off") as server:
+        same(server.load(2, percent=20)["version"], "1", "the one that answers")
+        same(server.state(2), {"name": "tiny", "version": "2", "state": "READY",
+                               "reason": "on trial beside the version that answers"}, "index")
+        versions = [server.version() for _ in range(100)]
+        same((versions.count(1), versions.count(2)), (80, 20), "shares")
+        same(server.version(model="tiny/1"), 1, "by number")
+        wait_for(lambda: canary(server, "agreed") + canary(server, "disagreed") + canary(server, "not_compared") == 20,
+                 what="every request of the share is compared or counted as not")
+        result = "agreed" if DECISIONS[SEEDS[1]] == DECISIONS[SEEDS[2]] else "disagreed"
+        check(canary(server, result) > 0, f"no request {result}")
+        same(canary(server, "disagreed" if result == "agreed" else "agreed"), 0, "the other result")
+        medians = [v for k, v in server.metrics().items() if k.startswith("winnow_canary_median_seconds")]
+        check(len(medians) == 2 and min(medians) > 0, medians)
+        if e2e.ARGS.promtool:
+            out = subprocess.run([e2e.ARGS.promtool, "check", "metrics"], input=server.request("GET", "/metrics")[2],
+                                 capture_output=True)
+            check(out.returncode == 0 and not out.stderr, out.stderr.decode())
+        same(server.load(2)["version"], "2", "promoted")
+        same({server.version() for _ in range(10)}, {2}, "all")
+        same((ended(server, "promoted"), ended(server, "taken_back")), (1, 0), "ended")
+        # Another one, taken back; and what cannot be tried.
+        server.load(1, percent=50, mode="canary")
+        same({server.version() for _ in range(10)}, {1, 2}, "half")
+        same(server.unload(1)["version"], "2", "taken back")
+        same({server.version() for _ in range(10)}, {2}, "all")
+        same(ended(server, "taken_back"), 1, "taken back")
+        check("by command" in server.state(1)["reason"], server.state(1))
+        put(registry, 7, seed=SEEDS[3], change=flip_a_bit)
+        for parameters, code in (({"version": "7", "percent": 5}, 409), ({"version": "2", "percent": 5}, 409),
+                                 ({"version": "9", "percent": 5}, 404), ({"version": "1", "percent": 0}, 400),
+                                 ({"version": "1", "percent": 101}, 400), ({"version": "1", "percent": "x"}, 400),
+                                 ({"percent": 5}, 400), ({"version": "1", "mode": "shadow"}, 400),
+                                 ({"version": "1", "percent": 5, "mode": "dark"}, 400)):
+            same(server.post("models/tiny/load", {"parameters": parameters})[0], code, parameters)
+        same({server.version() for _ in range(10)}, {2}, "undisturbed")
+
+
+def test_shadow_answers_nobody():
+    registry = new_registry(1, 2)
+    with SwapServer(registry, "model.version=1", "canary.automatic=off", "canary.start=[\"tiny/2:100:shadow\"]",
+                    "inference.queue_capacity=64") as server:
+        with Load(server, 2) as load:
+            wait_for(lambda: canary(server, "agreed") + canary(server, "disagreed") >= 5, what="comparisons")
+        same(load.versions(), {1}, "versions that answered")
+        check(canary(server, "selected") >= len(load.answers), "all are selected")
+        server.unload(2)
+        wait_for(lambda: "model tiny version 2: freed" in server.errors(), what="the shadow is freed")
+        same(server.version(), 1, "version")
+
+
+def test_rules_promote_and_take_back():
+    other = next(v for v in (2, 3) if DECISIONS[SEEDS[v]] != DECISIONS[SEEDS[1]])
+    registry = new_registry(1)
+    put(registry, 2, seed=SEEDS[other])
+    put(registry, 3, seed=SEEDS[1])  # says what version 1 says
+    with SwapServer(registry, "model.version=1", "canary.automatic=both", "canary.min_requests=10", "canary.min_agreement=0.9",
+                    "canary.max_latency_ratio=0", "inference.queue_capacity=64") as server:
+        with Load(server, 1) as load:
+            server.load(2, percent=50, mode="shadow")
+            wait_for(lambda: ended(server, "taken_back") == 1, what="the one that disagrees is taken back")
+            same(server.version(), 1, "version")
+            check("agreement 0.0000" in server.state(2)["reason"], server.state(2))
+            server.load(3, percent=50)
+            wait_for(lambda: ended(server, "promoted") == 1, what="the one that agrees is promoted")
+            same(server.version(), 3, "version")
+        same(load.versions(), {1, 3}, "versions that answered")
+
+
 # ---- publishers that die ----
 
 def test_killed_publishes_leave_whole_versions_only():
@@ -649,13 +739,16 @@ def test_memory_is_flat_after_many_swaps():
 
 
 def main():
+    global TSAN
     ap = argparse.ArgumentParser()
     ap.add_argument("--serve", required=True)
     ap.add_argument("--prune", required=True)
+    ap.add_argument("--promtool", default="")
     ap.add_argument("--only", default="")
     e2e.ARGS = ap.parse_args()
     with open(e2e.ARGS.serve, "rb") as f:
         binary = f.read()
+    TSAN = b"__tsan_init" in binary
     e2e.SLOW = 4 if b"__asan_init" in binary or b"__tsan_init" in binary else 1
     e2e.WORK = tempfile.mkdtemp(prefix="winnow-swap-")
     try:
