@@ -91,7 +91,7 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 	wn_code code = check_manifest(q, path, &m->bytes, step, &local);
 	if (code == WN_OK) {
 		*step = LOAD_CONTENT;
-		const classifier_options opt = {.load.read_weights = true}; /* a file cut short must not be a SIGBUS here */
+		checkpoint_options opt = {.read_weights = true}; /* a file cut short must not be a SIGBUS here */
 		code = classifier_open(&m->classifier, path, &opt, &local);
 	}
 	if (code == WN_OK && q->verify_digests)
