@@ -225,6 +225,13 @@ void manager_update_primary(manager *m, model_entry *e)
 	drop_unwanted(m, e);
 }
 
+/* Messages for a client name the version, not where it lies. */
+static const char *for_clients(const manager *m, const char *text)
+{
+	size_t n = strlen(m->opt.config->registry_root);
+	return strncmp(text, m->opt.config->registry_root, n) == 0 && text[n] == '/' ? text + n + 1 : text;
+}
+
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
 {
 	swap_options o = {
@@ -254,7 +261,7 @@ wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *e
 	v->loading = false;
 	v->loaded |= code == WN_OK;
 	v->failed = code != WN_OK && code != WN_CANCELLED;
-	snprintf(v->reason, sizeof v->reason, "%s", code == WN_OK ? "" : local.message);
+	snprintf(v->reason, sizeof v->reason, "%s", code == WN_OK ? "" : for_clients(m, local.message));
 	e->failures[step] += v->failed;
 	pthread_mutex_unlock(&m->lock);
 	if (code == WN_OK) {
@@ -295,15 +302,9 @@ static void finish(model_command *c, reason outcome, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* Messages for a client name the version, not where it lies. */
 static void finish_failed(manager *m, model_command *c, const wn_error *err)
 {
-	char prefix[1024];
-	const char *text = err->message;
-	size_t n = (size_t)snprintf(prefix, sizeof prefix, "%s/", m->opt.config->registry_root);
-	if (n < sizeof prefix && strncmp(text, prefix, n) == 0)
-		text += n;
-	finish(c, err->code == WN_CANCELLED ? REASON_DRAINING : REASON_LOAD_FAILED, "%s", text);
+	finish(c, err->code == WN_CANCELLED ? REASON_DRAINING : REASON_LOAD_FAILED, "%s", for_clients(m, err->message));
 }
 
 bool manager_is_current(manager *m, const model_entry *e, const version_entry *v)
