@@ -13,6 +13,7 @@
 #define GIB ((double)(1u << 30))
 
 static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
+static const char *const LOG_LEVELS[] = {"info", "warning", "error", NULL}; /* as enum log_level in log.h */
 
 static const config_key KEYS[] = {
     CONFIG_SECTION("listen", "where the server listens; any address but loopback needs an inference key"),
@@ -86,28 +87,53 @@ static const config_key KEYS[] = {
     CONFIG_INT(server_config, queue_capacity, "inference.queue_capacity", "32", 1, 65536,
 	       "requests that may wait; one more is answered 429"),
     CONFIG_DURATION(server_config, deadline_ns, "inference.deadline", "90ms", 1e-3, 3600,
-		    "time from the last byte of a request to its answer, unless X-Deadline-Ms says otherwise (504)"),
+		    "time from the last byte of a request to its answer, unless X-Deadline-Ms says otherwise (504)",
+		    .flags = CONFIG_RELOADABLE),
     CONFIG_DURATION(server_config, max_deadline_ns, "inference.max_deadline", "60s", 1e-3, 3600,
-		    "largest X-Deadline-Ms accepted (400)"),
+		    "largest X-Deadline-Ms accepted (400)", .flags = CONFIG_RELOADABLE),
+
+    CONFIG_SECTION("rates", "requests a second for each key (without keys: for everybody together), beyond which they are answered 429; "
+			    "0: no limit"),
+    CONFIG_DOUBLE(server_config, rate_inference, "rates.inference", "0", 0, 1e6, "of inference keys", .flags = CONFIG_RELOADABLE),
+    CONFIG_DOUBLE(server_config, rate_metrics, "rates.metrics", "0", 0, 1e6, "of metrics keys", .flags = CONFIG_RELOADABLE),
+    CONFIG_DOUBLE(server_config, rate_admin, "rates.admin", "0", 0, 1e6, "of admin keys", .flags = CONFIG_RELOADABLE),
+    CONFIG_INT(server_config, rate_burst, "rates.burst", "10", 1, 1000000, "requests that may come at once after a pause",
+	       .flags = CONFIG_RELOADABLE),
+
+    CONFIG_SECTION("admin", "a listener of its own for /metrics and /v2/repository, which the main one then does not serve"),
+    CONFIG_STRING(server_config, admin_address, "admin.address", "",
+		  "numeric address; \"\": none; any but loopback needs an admin key"),
+    CONFIG_INT(server_config, admin_port, "admin.port", "8081", 0, 65535, "TCP port; 0 takes a free one and logs it"),
+
+    CONFIG_SECTION("tls", "HTTPS, versions 1.2 and 1.3; SIGHUP reads the files again"),
+    CONFIG_STRING(server_config, tls_certificate, "tls.certificate", "", "PEM file with the certificate and its chain; \"\": HTTP",
+		  .flags = CONFIG_RELOADABLE),
+    CONFIG_STRING(server_config, tls_key, "tls.key", "", "PEM file with its key, unencrypted", .flags = CONFIG_RELOADABLE),
+    CONFIG_BOOL(server_config, tls_admin, "tls.admin", "true", "on the admin listener too"),
 
     CONFIG_SECTION("keys", "a request carries its key as Authorization: Bearer KEY or X-Api-Key: KEY"),
     CONFIG_STRING(server_config, inference_key, "keys.inference", "",
 		  "key for /v1 and /v2/models; WINNOW_INFERENCE_KEY in the environment takes its place",
-		  .flags = CONFIG_SECRET),
+		  .flags = CONFIG_SECRET | CONFIG_RELOADABLE),
     CONFIG_STRING(server_config, inference_key_file, "keys.inference_file", "",
-		  "file with inference keys, one per line"),
+		  "file with inference keys, a line each: KEY or NAME KEY",
+		  .flags = CONFIG_RELOADABLE),
     CONFIG_STRING(server_config, metrics_key, "keys.metrics", "",
 		  "key for /metrics; WINNOW_METRICS_KEY in the environment takes its place; without one, "
 		  "/metrics answers loopback clients only",
-		  .flags = CONFIG_SECRET),
-    CONFIG_STRING(server_config, metrics_key_file, "keys.metrics_file", "", "file with metrics keys, one per line"),
+		  .flags = CONFIG_SECRET | CONFIG_RELOADABLE),
+    CONFIG_STRING(server_config, metrics_key_file, "keys.metrics_file", "", "file with metrics keys, a line each: KEY or NAME KEY",
+		  .flags = CONFIG_RELOADABLE),
     CONFIG_STRING(server_config, admin_key, "keys.admin", "",
 		  "key for /v2/repository; WINNOW_ADMIN_KEY in the environment takes its place; without one, "
 		  "/v2/repository answers loopback clients only",
-		  .flags = CONFIG_SECRET),
-    CONFIG_STRING(server_config, admin_key_file, "keys.admin_file", "", "file with administration keys, one per line"),
+		  .flags = CONFIG_SECRET | CONFIG_RELOADABLE),
+    CONFIG_STRING(server_config, admin_key_file, "keys.admin_file", "", "file with admin keys, a line each: KEY or NAME KEY",
+		  .flags = CONFIG_RELOADABLE),
 
     CONFIG_SECTION("log", "the server's own messages go to stderr"),
+    CONFIG_ENUM(server_config, log_level, "log.level", "info", LOG_LEVELS, "the least important message that is written",
+		.flags = CONFIG_RELOADABLE),
     CONFIG_STRING(server_config, access_log, "log.access", "-",
 		  "access log, one JSON object per line: - is stdout, \"\" is none, else a file to append to"),
     CONFIG_INT(server_config, access_log_buffer, "log.access_buffer", "4096", 16, 1 << 20,
@@ -120,25 +146,35 @@ static const config_key KEYS[] = {
 
 const config_schema SERVER_CONFIG_SCHEMA = CONFIG_SCHEMA(server_config, KEYS);
 
-wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err)
+static wn_code parse_address(const char *key, const char *text, int port, struct sockaddr_storage *out, socklen_t *len,
+			     wn_error *err)
 {
 	memset(out, 0, sizeof *out);
 	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-	if (inet_pton(AF_INET, c->listen_address, &v4->sin_addr) == 1) {
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
 		v4->sin_family = AF_INET;
-		v4->sin_port = htons((uint16_t)c->port);
+		v4->sin_port = htons((uint16_t)port);
 		*len = sizeof *v4;
 		return WN_OK;
 	}
-	if (inet_pton(AF_INET6, c->listen_address, &v6->sin6_addr) == 1) {
+	if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
 		v6->sin6_family = AF_INET6;
-		v6->sin6_port = htons((uint16_t)c->port);
+		v6->sin6_port = htons((uint16_t)port);
 		*len = sizeof *v6;
 		return WN_OK;
 	}
-	return wn_fail(err, WN_INVALID, "listen.address: found \"%.64s\", expected a numeric IPv4 or IPv6 address",
-		       c->listen_address);
+	return wn_fail(err, WN_INVALID, "%s: found \"%.64s\", expected a numeric IPv4 or IPv6 address", key, text);
+}
+
+wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err)
+{
+	return parse_address("listen.address", c->listen_address, c->port, out, len, err);
+}
+
+wn_code server_config_admin_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err)
+{
+	return parse_address("admin.address", c->admin_address, c->admin_port, out, len, err);
 }
 
 int server_config_threads(const server_config *c)
@@ -213,6 +249,10 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 			       "keys.metrics and keys.metrics_file are both set, expected one of them");
 	if (*c->admin_key && *c->admin_key_file)
 		return wn_fail(err, WN_INVALID, "keys.admin and keys.admin_file are both set, expected one of them");
+	if (*c->admin_address && server_config_admin_address(c, &a, &len, err) != WN_OK)
+		return err ? err->code : WN_INVALID;
+	if (!*c->tls_certificate != !*c->tls_key)
+		return wn_fail(err, WN_INVALID, "tls.certificate and tls.key: found one of them, expected both or neither");
 	if (c->deadline_ns > c->max_deadline_ns)
 		return wn_fail(err, WN_INVALID, "inference.deadline is larger than inference.max_deadline");
 	if (c->max_image > c->max_body)

@@ -66,12 +66,22 @@ typedef struct server_config {
 	char *inference_key, *inference_key_file;
 	char *metrics_key, *metrics_key_file;
 	char *admin_key, *admin_key_file;
+	double rate_inference, rate_metrics, rate_admin; /* per second and key; 0 = no limit */
+	int rate_burst;
+
+	char *admin_address; /* "" = no listener of its own */
+	int admin_port;
+	char *tls_certificate, *tls_key; /* PEM files; "" = no TLS */
+	bool tls_admin;
+
+	int log_level; /* index into LOG_LEVELS, as in log.h */
 
 	char *access_log;      /* "-" = stdout, "" = none, else a path */
 	int access_log_buffer; /* lines */
 	int64_t drain_timeout_ns;
 } server_config;
 
+/* Keys with CONFIG_RELOADABLE take effect on SIGHUP. */
 extern const config_schema SERVER_CONFIG_SCHEMA;
 
 /* The rules between keys that a range cannot say (one model source, an address that parses, one source per key).
@@ -84,6 +94,8 @@ wn_code server_config_model(const server_config *c, size_t i, struct model_spec 
 
 /* The numeric address and port to bind; WN_INVALID for a host name. */
 wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);
+/* The same of the admin listener; admin_address is not "". */
+wn_code server_config_admin_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);
 /* Processors one inference uses: inference.threads, or its share of those this process may run on. */
 int server_config_threads(const server_config *c);
 /* 127.0.0.0/8 and ::1. */

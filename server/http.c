@@ -2,12 +2,11 @@
  * MHD_suspend_connection and MHD_resume_connection none of them runs, and the request belongs to the audit service. */
 #include "server/http_internal.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "server/answers.h"
 #include "server/fields.h"
@@ -15,16 +14,18 @@
 
 /* ---- connections ---- */
 
-static void connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
-			       enum MHD_ConnectionNotificationCode what)
+void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
+			     enum MHD_ConnectionNotificationCode what)
 {
-	http *h = cls;
+	const listener *l = cls;
+	http *h = l->http;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
 		connection *c = calloc(1, sizeof *c);
 		*socket_context = c; /* NULL: the first request is refused */
 		if (!c)
 			return;
 		c->http = h;
+		c->listener = l;
 		c->mhd = mhd;
 		c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 		c->loopback =
@@ -95,7 +96,8 @@ static enum MHD_Result send_answer(connection *c, request *r)
 		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"winnow\"");
 	if (status == 429 || status == 503 || status == 504) {
 		char seconds[16];
-		snprintf(seconds, sizeof seconds, "%d", audit_retry_after(h->opt.audit));
+		snprintf(seconds, sizeof seconds, "%d",
+			 r->retry_after_s ? r->retry_after_s : audit_retry_after(h->opt.audit));
 		MHD_add_response_header(response, "Retry-After", seconds);
 	}
 	if (atomic_load(&h->draining))
@@ -109,11 +111,10 @@ void http_request_done(request *r) { MHD_resume_connection(((connection *)r->htt
 
 bool http_client_gone(const request *r)
 {
-	/* The library does not look at a suspended connection, so the socket is asked directly: 0 is the client's FIN.
-	 */
-	char byte;
-	ssize_t n = recv(((const connection *)r->http)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+	/* The library does not look at a suspended connection, so the socket is asked directly: has the client sent its FIN,
+	 * whatever else (a TLS alert) is still to be read before it? */
+	struct pollfd p = {.fd = ((const connection *)r->http)->fd, .events = POLLRDHUP};
+	return poll(&p, 1, 0) > 0;
 }
 
 static char *metrics_answer(http *h)
@@ -234,56 +235,23 @@ static void answer_index(connection *c, request *r)
 
 /* ---- refusing early: everything the headers can tell ---- */
 
-typedef enum role { ROLE_INFERENCE, ROLE_METRICS, ROLE_ADMIN, ROLE_COUNT, ROLE_ANYBODY } role;
-
-static role role_of(route_id id)
+static const char *presented_key(connection *c)
 {
-	if (id == ROUTE_METRICS)
-		return ROLE_METRICS;
-	if (route_is_repository(id))
-		return ROLE_ADMIN;
-	return id == ROUTE_AUDIT || id == ROUTE_MODEL || id == ROUTE_MODEL_READY ? ROLE_INFERENCE : ROLE_ANYBODY;
-}
-
-static reason check_key(connection *c, request *r)
-{
-	static const char *const NAMES[] = {"inference", "metrics", "administration"};
-	const http_options *o = &c->http->opt;
-	const key_set *const sets[] = {o->inference_keys, o->metrics_keys, o->admin_keys};
-	const role wanted = role_of(c->route.id);
-	if (wanted == ROLE_ANYBODY)
-		return REASON_OK;
-	if (sets[wanted]->count == 0) {
-		if (wanted != ROLE_INFERENCE && !c->loopback)
-			return request_fail(r, REASON_FORBIDDEN, "without a key for %s %s answers loopback clients only",
-					    NAMES[wanted], wanted == ROLE_METRICS ? "/metrics" : "/v2/repository");
-		return REASON_OK;
-	}
 	const char *key = header(c, "Authorization");
 	if (key && strncasecmp(key, "Bearer ", 7) == 0)
-		key += 7 + strspn(key + 7, " ");
-	else
-		key = header(c, "X-Api-Key");
-	if (!key)
-		return request_fail(r, REASON_UNAUTHORIZED, "send Authorization: Bearer KEY or X-Api-Key: KEY");
-	if (key_set_contains(sets[wanted], key))
-		return REASON_OK;
-	for (int i = 0; i < ROLE_COUNT; i++)
-		if (key_set_contains(sets[i], key))
-			return request_fail(r, REASON_FORBIDDEN, "this key is for %s", NAMES[i]);
-	return request_fail(r, REASON_UNAUTHORIZED, "the key is not valid");
+		return key + 7 + strspn(key + 7, " ");
+	return header(c, "X-Api-Key");
 }
 
-static reason check_deadline(connection *c, request *r)
+static reason check_deadline(connection *c, request *r, const access_rules *rules)
 {
-	const server_config *config = c->http->opt.config;
 	const char *text = header(c, "X-Deadline-Ms");
-	r->deadline_budget_ns = config->deadline_ns;
+	r->deadline_budget_ns = rules->deadline_ns;
 	if (!text)
 		return REASON_OK;
 	size_t n = strspn(text, "0123456789");
 	long long ms = n > 0 && n <= 9 && !text[n] ? atoll(text) : 0;
-	long long most = config->max_deadline_ns / 1000000;
+	long long most = rules->max_deadline_ns / 1000000;
 	if (ms < 1 || ms > most)
 		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld",
 				    most);
@@ -291,7 +259,7 @@ static reason check_deadline(connection *c, request *r)
 	return REASON_OK;
 }
 
-static reason check_audit_headers(connection *c, request *r)
+static reason check_audit_headers(connection *c, request *r, const access_rules *rules)
 {
 	http *h = c->http;
 	const char *type = header(c, "Content-Type");
@@ -309,7 +277,23 @@ static reason check_audit_headers(connection *c, request *r)
 	if (length && strtoull(length, NULL, 10) > h->opt.config->max_body)
 		return request_fail(r, REASON_BODY_TOO_LARGE, "found a body of %.20s bytes, expected at most %zu",
 				    length, h->opt.config->max_body);
-	return check_deadline(c, r);
+	return check_deadline(c, r, rules);
+}
+
+static void check_allowed(connection *c, request *r, access_rules *rules)
+{
+	access_question q = {.wanted = route_role(c->route.id),
+			     .key = presented_key(c),
+			     .client_is_loopback = c->loopback,
+			     .listener_is_public = c->listener->reachable,
+			     .from_browser = header(c, "Origin") != NULL,
+			     .now_ns = r->begun_ns};
+	if (access_check(rules, &q, r) != REASON_OK)
+		return;
+	if (c->route.id == ROUTE_AUDIT)
+		check_audit_headers(c, r, rules);
+	else if (is_command(c) && atomic_load(&c->http->draining))
+		request_fail(r, REASON_DRAINING, "the server is shutting down");
 }
 
 static void check_headers(connection *c, request *r)
@@ -319,10 +303,10 @@ static void check_headers(connection *c, request *r)
 	} else if (!route_allows(c->route.id, r->method)) {
 		r->allow = route_methods(c->route.id);
 		request_fail(r, REASON_METHOD_NOT_ALLOWED, "expected %s", r->allow);
-	} else if (check_key(c, r) == REASON_OK && c->route.id == ROUTE_AUDIT) {
-		check_audit_headers(c, r);
-	} else if (is_command(c) && atomic_load(&c->http->draining)) {
-		request_fail(r, REASON_DRAINING, "the server is shutting down");
+	} else {
+		access_rules *rules = access_acquire(c->http->opt.access);
+		check_allowed(c, r, rules);
+		access_release(&rules);
 	}
 }
 
@@ -356,6 +340,8 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 		request_random_id(r->id);
 	memcpy(c->request_id, r->id, sizeof r->id);
 	c->route = route_of(url);
+	if (!c->listener->everything && !route_is_on(c->route.id, c->listener->admin))
+		c->route.id = ROUTE_NONE;
 	c->submitted = false;
 	c->discarded = 0;
 	*request_slot = r;
@@ -414,9 +400,8 @@ static enum MHD_Result complete(connection *c, request *r)
 	return send_answer(c, r);
 }
 
-static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
-			      const char *version, const char *upload_data, size_t *upload_data_size,
-			      void **request_slot)
+enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+			    const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	connection *c = info ? info->socket_context : NULL;
@@ -424,7 +409,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd, const char 
 	if (!c)
 		return MHD_NO;
 	if (!r)
-		return begin(cls, c, url, method, request_slot);
+		return begin(((const listener *)cls)->http, c, url, method, request_slot);
 	if (*upload_data_size > 0) {
 		size_t size = *upload_data_size;
 		*upload_data_size = 0;
@@ -433,9 +418,9 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd, const char 
 	return c->submitted ? send_answer(c, r) : complete(c, r);
 }
 
-static void completed(void *cls, struct MHD_Connection *mhd, void **request_slot, enum MHD_RequestTerminationCode how)
+void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, enum MHD_RequestTerminationCode how)
 {
-	http *h = cls;
+	http *h = ((const listener *)cls)->http;
 	request *r = *request_slot;
 	if (!r)
 		return;
@@ -464,87 +449,6 @@ static void completed(void *cls, struct MHD_Connection *mhd, void **request_slot
 		atomic_store(&c->phase, PHASE_AWAITING);
 	}
 }
-
-/* ---- opening and closing ---- */
-
-static int listen_socket(const server_config *config, int *port, wn_error *err)
-{
-	struct sockaddr_storage a;
-	socklen_t len;
-	if (server_config_address(config, &a, &len, err) != WN_OK)
-		return -1;
-	int one = 1;
-	int fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-	    bind(fd, (struct sockaddr *)&a, len) != 0 || listen(fd, SOMAXCONN) != 0 ||
-	    getsockname(fd, (struct sockaddr *)&a, &len) != 0) {
-		wn_fail(err, WN_IO, "cannot listen on %s port %d: %s", config->listen_address, config->port,
-			strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	*port = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
-					     : ((struct sockaddr_in6 *)&a)->sin6_port);
-	return fd;
-}
-
-wn_code http_open(http **out, const http_options *opt, wn_error *err)
-{
-	const server_config *config = opt->config;
-	http *h = *out = calloc(1, sizeof *h);
-	if (!h)
-		return wn_fail(err, WN_NOMEM, "out of memory for the HTTP server");
-	h->opt = *opt;
-	pthread_mutex_init(&h->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->wake, &attr);
-	pthread_condattr_destroy(&attr);
-	int fd = listen_socket(config, &h->port, err);
-	wn_code code = fd < 0 ? WN_IO : http_watch_start(h, err);
-	if (code == WN_OK) {
-		int threads =
-		    config->http_threads < config->max_connections ? config->http_threads : config->max_connections;
-		unsigned ipv6 = strchr(config->listen_address, ':') ? MHD_USE_IPv6 : 0;
-		h->daemon = MHD_start_daemon(
-		    MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | ipv6, 0, NULL, NULL, handle, h,
-		    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)(threads > 1 ? threads : 0),
-		    MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-		    (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		    config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
-		    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
-		    connection_changed, h, MHD_OPTION_NOTIFY_COMPLETED, completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-		    MHD_OPTION_END);
-		if (!h->daemon)
-			code = wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", config->listen_address,
-				       h->port);
-		else
-			fd = -1; /* the daemon's */
-	}
-	if (fd >= 0)
-		close(fd);
-	if (code != WN_OK)
-		http_close(out);
-	return code;
-}
-
-void http_close(http **hp)
-{
-	http *h = *hp;
-	if (!h)
-		return;
-	*hp = NULL;
-	http_watch_stop(h);
-	if (h->daemon)
-		MHD_stop_daemon(h->daemon);
-	pthread_cond_destroy(&h->wake);
-	pthread_mutex_destroy(&h->lock);
-	free(h);
-}
-
-int http_port(const http *h) { return h->port; }
 
 void http_drain(http *h) { atomic_store(&h->draining, true); }
 

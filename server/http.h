@@ -6,8 +6,8 @@
 #ifndef WINNOW_SERVER_HTTP_H
 #define WINNOW_SERVER_HTTP_H
 
+#include "server/access.h"
 #include "server/audit.h"
-#include "server/keys.h"
 #include "server/log.h"
 #include "server/manager.h"
 
@@ -21,7 +21,7 @@ typedef struct http_options {
 	access_log *access_log; /* may be NULL */
 	request_pool *pool;
 	manager *manager;
-	const key_set *inference_keys, *metrics_keys, *admin_keys;
+	access_control *access;
 } http_options;
 
 /* Binds, listens and serves. */
@@ -30,6 +30,7 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err);
 void http_close(http **h);
 
 int http_port(const http *h);
+int http_admin_port(const http *h); /* 0: no admin listener */
 /* New audits are answered 503 and the server is not ready. */
 void http_drain(http *h);
 /* Audits and commands to the model manager, begun and not yet fully answered. */

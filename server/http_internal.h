@@ -1,4 +1,5 @@
-/* http_internal.h: what http.c (bodies and answers) and http_watch.c (slow clients) share. */
+/* http_internal.h: what http.c (bodies and answers), http_listen.c (listeners) and http_watch.c (slow clients)
+ * share. */
 #ifndef WINNOW_SERVER_HTTP_INTERNAL_H
 #define WINNOW_SERVER_HTTP_INTERNAL_H
 
@@ -20,9 +21,21 @@ typedef enum phase {
 	PHASE_TIMED_OUT, /* given up by the watcher */
 } phase;
 
+/* One address that is listened on; the admin listener is optional. */
+typedef struct listener {
+	http *http;
+	struct MHD_Daemon *daemon;
+	int port;
+	bool admin;  /* serves /metrics and /v2/repository, and the other one does not */
+	bool everything; /* there is no other one */
+	bool reachable;  /* from outside: not a loopback address */
+	bool tls;
+} listener;
+
 typedef struct connection {
 	struct connection *prev, *next; /* http.connections, under its lock */
 	http *http;
+	const listener *listener;
 	struct MHD_Connection *mhd;
 	int fd;        /* open as long as this struct is in the list */
 	bool loopback; /* the client's address */
@@ -37,8 +50,7 @@ typedef struct connection {
 
 struct http {
 	http_options opt;
-	struct MHD_Daemon *daemon;
-	int port;
+	listener listeners[2]; /* main, admin */
 	atomic_bool draining;
 	atomic_size_t in_flight, num_connections;
 	pthread_mutex_t lock; /* connections, stop */
@@ -47,6 +59,13 @@ struct http {
 	bool stop, watching;
 	pthread_t watcher;
 };
+
+/* The library's callbacks; cls is the listener. */
+void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
+			     enum MHD_ConnectionNotificationCode what);
+enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+			    const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot);
+void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, enum MHD_RequestTerminationCode how);
 
 /* Starts and stops the watcher thread. */
 wn_code http_watch_start(http *h, wn_error *err);

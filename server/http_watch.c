@@ -30,6 +30,8 @@ bool connection_step(connection *c, phase from, phase to)
  */
 static void send_timeout(connection *c)
 {
+	if (c->listener->tls)
+		return; /* not in the clear into an encrypted stream */
 	request r = {.outcome = REASON_OK};
 	memcpy(r.id, c->request_id, sizeof r.id);
 	request_fail(&r, REASON_RECEIVE_TIMEOUT, "the body was not complete after %.1f s",

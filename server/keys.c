@@ -1,6 +1,7 @@
 /* keys.c: see keys.h. */
 #include "server/keys.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ static void digest_key(uint8_t out[32], const char *key, size_t len)
 	sha256_digest(&ctx, 32, out);
 }
 
-static wn_code add_key(key_set *k, const char *where, const char *key, size_t len, wn_error *err)
+static wn_code add_key(key_set *k, const char *where, const char *name, const char *key, size_t len, wn_error *err)
 {
 	if (len < KEY_MIN_LENGTH || len > KEY_MAX_LENGTH)
 		return wn_fail(err, WN_INVALID, "%s: found a key of %zu characters, expected %d to %d", where, len,
@@ -28,8 +29,29 @@ static wn_code add_key(key_set *k, const char *where, const char *key, size_t le
 				       where);
 	if (k->count == KEYS_MAX)
 		return wn_fail(err, WN_TOO_LARGE, "%s: found more than %d keys", where, KEYS_MAX);
-	digest_key(k->digests[k->count++], key, len);
+	digest_key(k->digests[k->count], key, len);
+	snprintf(k->names[k->count++], KEY_NAME_SIZE, "%s", name);
 	return WN_OK;
+}
+
+/* "KEY" or "NAME KEY", line end cut off already. */
+static wn_code add_line(key_set *k, const char *path, int line, const char *text, wn_error *err)
+{
+	static const char NAME[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+	char name[KEY_NAME_SIZE];
+	size_t first = strcspn(text, " \t"), gap = strspn(text + first, " \t");
+	const char *second = text + first + gap;
+	size_t len = strcspn(second, " \t");
+	snprintf(name, sizeof name, "key-%d", k->count + 1);
+	if (len == 0)
+		return add_key(k, path, name, text, first, err);
+	if (second[len + strspn(second + len, " \t")])
+		return wn_fail(err, WN_INVALID, "%s:%d: found more than two words, expected KEY or NAME KEY", path, line);
+	if (first >= sizeof name || strspn(text, NAME) != first)
+		return wn_fail(err, WN_INVALID, "%s:%d: expected a name of [A-Za-z0-9._-]{1,%d} before the key", path, line,
+			       KEY_NAME_SIZE - 1);
+	snprintf(name, sizeof name, "%.*s", (int)first, text);
+	return add_key(k, path, name, second, len, err);
 }
 
 static wn_code add_file(key_set *k, const char *path, wn_error *err)
@@ -39,14 +61,15 @@ static wn_code add_file(key_set *k, const char *path, wn_error *err)
 	wn_code code = file_read(path, 65536, &text, &len, err);
 	if (code != WN_OK)
 		return code;
-	for (char *line = text, *next; code == WN_OK && line; line = next) {
+	int number = 1;
+	for (char *line = text, *next; code == WN_OK && line; line = next, number++) {
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
-		line += strspn(line, " \t\r");
-		size_t n = strcspn(line, " \t\r");
-		if (n > 0 && line[0] != '#')
-			code = add_key(k, path, line, n, err);
+		line[strcspn(line, "\r")] = 0;
+		line += strspn(line, " \t");
+		if (line[0] && line[0] != '#')
+			code = add_line(k, path, number, line, err);
 	}
 	if (code == WN_OK && k->count == 0)
 		code = wn_fail(err, WN_INVALID, "%s: found no key, expected one per line", path);
@@ -60,18 +83,25 @@ wn_code key_set_load(key_set *k, const char *what, const char *value, const char
 	memset(k, 0, sizeof *k);
 	const char *from_env = getenv(env);
 	if (from_env && *from_env)
-		return add_key(k, env, from_env, strlen(from_env), err);
+		return add_key(k, env, "environment", from_env, strlen(from_env), err);
 	if (*value)
-		return add_key(k, what, value, strlen(value), err);
-	return *file ? add_file(k, file, err) : WN_OK;
+		return add_key(k, what, "configuration", value, strlen(value), err);
+	wn_code code = *file ? add_file(k, file, err) : WN_OK;
+	if (code != WN_OK)
+		memset(k, 0, sizeof *k);
+	return code;
 }
 
-bool key_set_contains(const key_set *k, const char *presented)
+int key_set_find(const key_set *k, const char *presented)
 {
 	uint8_t digest[32];
+	int found = -1;
 	digest_key(digest, presented, strlen(presented));
-	int found = 0;
-	for (int i = 0; i < k->count; i++)
-		found |= memeql_sec(digest, k->digests[i], sizeof digest);
+	for (int i = 0; i < k->count; i++) { /* all of them, whichever it is */
+		int mask = -memeql_sec(digest, k->digests[i], sizeof digest);
+		found = (found & ~mask) | (i & mask);
+	}
 	return found;
 }
+
+bool key_set_contains(const key_set *k, const char *presented) { return key_set_find(k, presented) >= 0; }

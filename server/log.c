@@ -32,8 +32,16 @@ void format_timestamp(char out[TIMESTAMP_SIZE])
 	snprintf(out + n, TIMESTAMP_SIZE - n, ".%03dZ", (int)(now.tv_nsec / 1000000) % 1000);
 }
 
-static void log_line(const char *level, const char *fmt, va_list ap)
+static atomic_int least = LOG_INFO;
+
+void log_set_level(log_level l) { atomic_store(&least, (int)l); }
+
+static void log_line(log_level importance, const char *fmt, va_list ap)
 {
+	static const char *const LEVELS[] = {"INFO", "WARNING", "ERROR"};
+	const char *level = LEVELS[importance];
+	if ((int)importance < atomic_load(&least))
+		return;
 	char line[1024], stamp[TIMESTAMP_SIZE];
 	format_timestamp(stamp);
 	int n = snprintf(line, sizeof line, "%s %s ", stamp, level);
@@ -56,9 +64,9 @@ static void log_line(const char *level, const char *fmt, va_list ap)
 		log_line(level, fmt, ap);                                                                              \
 		va_end(ap);                                                                                            \
 	}
-DEFINE_LOG(log_info, "INFO")
-DEFINE_LOG(log_warning, "WARNING")
-DEFINE_LOG(log_error, "ERROR")
+DEFINE_LOG(log_info, LOG_INFO)
+DEFINE_LOG(log_warning, LOG_WARNING)
+DEFINE_LOG(log_error, LOG_ERROR)
 
 struct access_log {
 	pthread_mutex_t lock;
@@ -68,10 +76,26 @@ struct access_log {
 	bool own_fd;
 	bool stop;           /* under lock */
 	atomic_bool give_up; /* stop waiting for the sink */
+	atomic_bool reopen;  /* before the next line */
 	size_t capacity, head, count;
 	uint64_t dropped;
+	char *path;   /* of own_fd */
 	char *ring[]; /* [capacity] */
 };
+
+static int open_file(const char *path) { return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640); }
+
+/* The file was moved away by a log rotation: go on in a new one, or, when there can be none, in the old one. */
+static void reopen_file(access_log *log)
+{
+	int fd = log->own_fd ? open_file(log->path) : -1;
+	if (fd >= 0) {
+		close(log->fd);
+		log->fd = fd;
+	} else if (log->own_fd) {
+		log_error("log.access: cannot open %s again: %s", log->path, strerror(errno));
+	}
+}
 
 /* False when the sink is broken or the log is being closed and it stays stuck. */
 static bool write_line(access_log *log, const char *line)
@@ -110,6 +134,8 @@ static void *writer_main(void *arg)
 		log->head = (log->head + 1) % log->capacity;
 		log->count--;
 		pthread_mutex_unlock(&log->lock);
+		if (atomic_exchange(&log->reopen, false))
+			reopen_file(log);
 		bool written = write_line(log, line);
 		free(line);
 		pthread_mutex_lock(&log->lock);
@@ -132,10 +158,14 @@ wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines,
 	log->capacity = buffer_lines;
 	log->fd = STDOUT_FILENO;
 	if (strcmp(path, "-") != 0) {
-		log->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+		log->fd = open_file(path);
 		log->own_fd = true;
-		if (log->fd < 0) {
-			int e = errno;
+		log->path = strdup(path);
+		if (log->fd < 0 || !log->path) {
+			int e = log->path ? errno : ENOMEM;
+			if (log->fd >= 0)
+				close(log->fd);
+			free(log->path);
 			free(log);
 			return wn_fail(err, WN_IO, "log.access: cannot append to %s: %s", path, strerror(e));
 		}
@@ -154,6 +184,7 @@ wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines,
 	if (e != 0) {
 		if (log->own_fd)
 			close(log->fd);
+		free(log->path);
 		pthread_cond_destroy(&log->changed);
 		pthread_mutex_destroy(&log->lock);
 		free(log);
@@ -182,9 +213,16 @@ void access_log_close(access_log **lp)
 	pthread_join(log->thread, NULL);
 	if (log->own_fd)
 		close(log->fd);
+	free(log->path);
 	pthread_cond_destroy(&log->changed);
 	pthread_mutex_destroy(&log->lock);
 	free(log);
+}
+
+void access_log_reopen(access_log *log)
+{
+	if (log)
+		atomic_store(&log->reopen, true);
 }
 
 void access_log_write(access_log *log, char *line)
@@ -259,6 +297,8 @@ char *access_log_line(const request *r)
 		json_object_set_new(o, "suggestion", json_string(action_name(r->verdict.suggestion)));
 		json_object_set_new(o, "score", json_real((double)r->verdict.score));
 	}
+	if (r->key_name[0])
+		json_object_set_new(o, "key", safe_string(r->key_name));
 	if (r->served_name[0]) {
 		json_object_set_new(o, "model", safe_string(r->served_name));
 		json_object_set_new(o, "version", safe_string(r->served_version));

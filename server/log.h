@@ -16,6 +16,10 @@ void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+typedef enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR } log_level;
+/* Less important lines are not written from now on. */
+void log_set_level(log_level l);
+
 /* "2026-01-31T12:00:00.123Z" */
 #define TIMESTAMP_SIZE 32
 void format_timestamp(char out[TIMESTAMP_SIZE]);
@@ -26,6 +30,8 @@ typedef struct access_log access_log;
 wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err);
 /* Writes what is waiting, for at most a second. */
 void access_log_close(access_log **log);
+/* Opens a file anew before the next line: what log rotation asks for. */
+void access_log_reopen(access_log *log);
 /* Takes over a malloc'ed line that ends in '\n'. */
 void access_log_write(access_log *log, char *line);
 uint64_t access_log_dropped(access_log *log);

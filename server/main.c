@@ -1,6 +1,7 @@
 /* main.c: winnow-serve's command line and signals.
  *
- * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. After
+ * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. SIGHUP
+ * reloads. After
  * the first SIGTERM or SIGINT they get their default action back, so that a second one ends the process at once. */
 #include <getopt.h>
 #include <signal.h>
@@ -46,6 +47,7 @@ static void usage(FILE *f)
 	      "loopback\n"
 	      "needs an inference key. SIGTERM and SIGINT finish what was accepted, then exit 0; a second signal exits "
 	      "at once.\n"
+	      "SIGHUP reloads keys, limits, certificate and log level.\n"
 	      "Exit codes: 0 done, 1 the server failed, 2 usage or configuration.\n",
 	      f);
 }
@@ -141,7 +143,19 @@ static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
 	return code == WN_OK || !a->config ? code : wn_fail_prefix(err, "%s", a->config);
 }
 
-static int serve(const server_config *c, const sigset_t *stop_signals)
+/* SIGHUP: the configuration again, from the same arguments. What is wrong is logged and changes nothing. */
+static void reload(server *s, const arguments *a)
+{
+	server_config c = {0};
+	wn_error err = {0};
+	if (load_config(&c, a, &err) == WN_OK && server_reload(s, &c, &err) == WN_OK)
+		log_info("reloaded keys, limits, certificate and log level");
+	else
+		log_error("nothing is reloaded: %s", err.message);
+	config_free(&SERVER_CONFIG_SCHEMA, &c);
+}
+
+static int serve(const server_config *c, const arguments *a, const sigset_t *signals)
 {
 	server *s = NULL;
 	wn_error err = {0};
@@ -150,9 +164,13 @@ static int serve(const server_config *c, const sigset_t *stop_signals)
 		return EXIT_FAILED;
 	}
 	int signal_number = 0;
-	sigwait(stop_signals, &signal_number);
+	while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
+		if (signal_number == SIGHUP)
+			reload(s, a);
 	log_info("received %s", strsignal(signal_number));
-	pthread_sigmask(SIG_UNBLOCK, stop_signals, NULL);
+	sigset_t stop = *signals;
+	sigdelset(&stop, SIGHUP);
+	pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
 	server_close(&s);
 	return EXIT_DONE;
 }
@@ -162,10 +180,11 @@ int main(int argc, char **argv)
 	arguments a = {0};
 	server_config c = {0};
 	wn_error err = {0};
-	sigset_t stop_signals;
-	sigemptyset(&stop_signals);
-	sigaddset(&stop_signals, SIGTERM);
-	sigaddset(&stop_signals, SIGINT);
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	int rc = parse_arguments(&a, argc, argv);
 	if (rc != EXIT_DONE)
 		return rc;
@@ -186,9 +205,9 @@ int main(int argc, char **argv)
 	if (a.print) {
 		config_print(&SERVER_CONFIG_SCHEMA, &c, stdout);
 	} else if (!a.check) {
-		pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
+		pthread_sigmask(SIG_BLOCK, &signals, NULL);
 		signal(SIGPIPE, SIG_IGN);
-		rc = serve(&c, &stop_signals);
+		rc = serve(&c, &a, &signals);
 	}
 	config_free(&SERVER_CONFIG_SCHEMA, &c);
 	return rc;

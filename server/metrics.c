@@ -1,6 +1,7 @@
 /* metrics.c: see metrics.h. */
 #include "server/metrics.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -62,16 +63,31 @@ static double process_start_time(void)
 	return start;
 }
 
-static double resident_bytes(void)
+/* Of the process, in bytes. */
+static void memory_bytes(double *total, double *resident)
 {
-	unsigned long long size = 0, resident = 0;
+	unsigned long long pages[2] = {0};
 	FILE *f = fopen("/proc/self/statm", "r");
 	if (f) {
-		if (fscanf(f, "%llu %llu", &size, &resident) != 2)
-			resident = 0;
+		if (fscanf(f, "%llu %llu", &pages[0], &pages[1]) != 2)
+			pages[0] = pages[1] = 0;
 		fclose(f);
 	}
-	return (double)resident * (double)sysconf(_SC_PAGESIZE);
+	*total = (double)pages[0] * (double)sysconf(_SC_PAGESIZE);
+	*resident = (double)pages[1] * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* Open descriptors, the directory's own excepted; 0 when nobody may know. */
+static int open_descriptors(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n - 1;
 }
 
 wn_code metrics_open(metrics **out, wn_error *err)
@@ -186,6 +202,7 @@ static int is_shed(reason r)
 {
 	switch (r) {
 	case REASON_QUEUE_FULL:
+	case REASON_RATE_LIMITED:
 	case REASON_BODY_BUDGET:
 	case REASON_CLIENT_CLOSED:
 	case REASON_NO_MODEL:
@@ -255,7 +272,14 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	number(f, "process_cpu_seconds_total", "counter", "User and system processor time.",
 	       (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
 		   (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
-	number(f, "process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
+	double total, resident;
+	memory_bytes(&total, &resident);
+	number(f, "process_virtual_memory_bytes", "gauge", "Virtual memory.", total);
+	number(f, "process_resident_memory_bytes", "gauge", "Resident memory.", resident);
+	struct rlimit most;
+	number(f, "process_open_fds", "gauge", "Open file descriptors.", open_descriptors());
+	if (getrlimit(RLIMIT_NOFILE, &most) == 0)
+		number(f, "process_max_fds", "gauge", "File descriptors that may be open.", (double)most.rlim_cur);
 	number(f, "process_start_time_seconds", "gauge", "Start of the process since the epoch.", m->start_time);
 }
 

@@ -29,6 +29,7 @@
 	X(UNDECODABLE_IMAGE, 422, "undecodable_image", "The image cannot be decoded")                                  \
 	X(INVALID_UTF8, 422, "invalid_utf8", "A text field is not valid UTF-8")                                        \
 	X(QUEUE_FULL, 429, "queue_full", "The queue is full")                                                          \
+	X(RATE_LIMITED, 429, "rate_limited", "Too many requests from this client")                                     \
 	X(BODY_BUDGET, 429, "body_budget", "Too many large requests are being received")                               \
 	X(CLIENT_CLOSED, 499, "client_closed", "The client closed the connection")                                     \
 	X(INTERNAL, 500, "internal", "The server failed")                                                              \

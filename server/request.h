@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "model/classifier.h"
+#include "server/keys.h"
 #include "server/reason.h"
 #include "server/registry.h"
 
@@ -51,6 +52,7 @@ struct request {
 	char id[REQUEST_ID_SIZE];
 	char data_id[DATA_ID_SIZE];
 	char model_name[MODEL_NAME_SIZE + 16]; /* NAME or NAME/VERSION; "" = the default model */
+	char key_name[KEY_NAME_SIZE];        /* of the key it came with; "" = none, or not a valid one */
 	char method[16];
 	char path[128]; /* cut, for the log */
 	char content_type[256];
@@ -80,6 +82,7 @@ struct request {
 	/* the answer */
 	reason outcome;
 	char detail[512];
+	int retry_after_s; /* 0 = as long as the queue says */
 	char *answer; /* malloc'ed, or NULL */
 	size_t answer_len;
 	const char *answer_type;

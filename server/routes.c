@@ -71,6 +71,39 @@ route route_of(const char *path)
 
 bool route_is_repository(route_id id) { return id == ROUTE_INDEX || id == ROUTE_LOAD || id == ROUTE_UNLOAD; }
 
+role route_role(route_id id)
+{
+	switch (id) {
+	case ROUTE_NONE:
+	case ROUTE_SERVER:
+	case ROUTE_LIVE:
+	case ROUTE_READY:
+		return ROLE_ANYBODY;
+	case ROUTE_AUDIT:
+	case ROUTE_MODEL:
+	case ROUTE_MODEL_READY:
+		return ROLE_INFERENCE;
+	case ROUTE_METRICS:
+		return ROLE_METRICS;
+	default:
+		break;
+	}
+	return ROLE_ADMIN; /* whatever nobody has thought about yet */
+}
+
+const char *role_name(role r)
+{
+	static const char *const NAMES[ROLE_COUNT] = {
+	    [ROLE_INFERENCE] = "inference", [ROLE_METRICS] = "metrics", [ROLE_ADMIN] = "admin"};
+	return NAMES[r];
+}
+
+bool route_is_on(route_id id, bool admin_listener)
+{
+	role r = route_role(id);
+	return r == ROLE_ANYBODY || admin_listener == (r != ROLE_INFERENCE);
+}
+
 static bool is_post(route_id id) { return id == ROUTE_AUDIT || route_is_repository(id); }
 
 const char *route_methods(route_id id) { return is_post(id) ? "POST" : "GET, HEAD"; }

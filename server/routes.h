@@ -27,6 +27,15 @@ typedef struct route {
 route route_of(const char *path);
 /* /v2/repository: what only an administrator may do. */
 bool route_is_repository(route_id id);
+
+/* Whose key a route asks for. */
+typedef enum role { ROLE_INFERENCE, ROLE_METRICS, ROLE_ADMIN, ROLE_COUNT, ROLE_ANYBODY } role;
+role route_role(route_id id);
+const char *role_name(role r); /* "inference", "metrics", "admin"; of one below ROLE_COUNT */
+/* With an admin listener of its own, /metrics and /v2/repository are found there only, audits and models on the main one
+ * only, and what is for anybody on both. */
+bool route_is_on(route_id id, bool admin_listener);
+
 /* The Allow header's value. */
 const char *route_methods(route_id id);
 bool route_allows(route_id id, const char *method);

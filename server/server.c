@@ -10,15 +10,16 @@
 
 #include "model/dnn.h"
 #include "model/ops.h"
+#include "server/access.h"
 #include "server/audit.h"
 #include "server/http.h"
-#include "server/keys.h"
 #include "server/log.h"
 #include "server/manager.h"
+#include "server/tls.h"
 
 struct server {
 	const server_config *config;
-	key_set inference_keys, metrics_keys, admin_keys;
+	access_control *access;
 	registry *registry;
 	metrics *metrics;
 	access_log *access_log;
@@ -28,27 +29,6 @@ struct server {
 	manager *manager;
 	http *http;
 };
-
-static wn_code load_keys(server *s, wn_error *err)
-{
-	const server_config *c = s->config;
-	struct sockaddr_storage a;
-	socklen_t len;
-	if (key_set_load(&s->inference_keys, "keys.inference", c->inference_key, c->inference_key_file,
-			 "WINNOW_INFERENCE_KEY", err) != WN_OK ||
-	    key_set_load(&s->metrics_keys, "keys.metrics", c->metrics_key, c->metrics_key_file, "WINNOW_METRICS_KEY",
-			 err) != WN_OK ||
-	    key_set_load(&s->admin_keys, "keys.admin", c->admin_key, c->admin_key_file, "WINNOW_ADMIN_KEY", err) !=
-		WN_OK ||
-	    server_config_address(c, &a, &len, err) != WN_OK)
-		return err->code;
-	if (s->inference_keys.count == 0 && !address_is_loopback((struct sockaddr *)&a))
-		return wn_fail(err, WN_INVALID,
-			       "listen.address: %s can be reached from outside, expected an inference key "
-			       "(keys.inference_file or WINNOW_INFERENCE_KEY) or a loopback address",
-			       c->listen_address);
-	return WN_OK;
-}
 
 static void log_start(const server *s)
 {
@@ -64,8 +44,14 @@ static void log_start(const server *s)
 	}
 	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(),
 		 ops->name, s->config->instances, server_config_threads(s->config));
-	log_info("listening on %s port %d%s", s->config->listen_address, http_port(s->http),
-		 s->inference_keys.count ? "" : ", without an inference key");
+	access_rules *rules = access_acquire(s->access);
+	const char *scheme = *s->config->tls_certificate ? "https" : "http";
+	if (*s->config->admin_address)
+		log_info("administration on %s port %d%s", s->config->admin_address, http_admin_port(s->http),
+			 rules->keys[ROLE_ADMIN].count ? "" : ", without an admin key");
+	log_info("listening on %s port %d, %s%s", s->config->listen_address, http_port(s->http), scheme,
+		 rules->keys[ROLE_INFERENCE].count ? "" : ", without an inference key");
+	access_release(&rules);
 }
 
 wn_code server_open(server **out, const server_config *c, wn_error *err)
@@ -78,7 +64,10 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	s->config = c;
 	/* Sessions size their scratch by the team of the thread that opens them: the same size as when they run. */
 	omp_set_num_threads(server_config_threads(c));
-	wn_code code = load_keys(s, err);
+	log_set_level((log_level)c->log_level);
+	wn_code code = access_open(&s->access, c, err);
+	if (code == WN_OK && *c->tls_certificate)
+		code = tls_load(c->tls_certificate, c->tls_key, err);
 	if (code == WN_OK)
 		code = registry_open(&s->registry, *c->model_dir ? NULL : c->model_name, err);
 	if (code == WN_OK)
@@ -113,9 +102,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 				    .access_log = s->access_log,
 				    .pool = s->pool,
 				    .manager = s->manager,
-				    .inference_keys = &s->inference_keys,
-				    .metrics_keys = &s->metrics_keys,
-				    .admin_keys = &s->admin_keys};
+				    .access = s->access};
 		code = http_open(&s->http, &web, err);
 	}
 	if (code == WN_OK)
@@ -169,7 +156,32 @@ void server_close(server **sp)
 	access_log_close(&s->access_log);
 	metrics_close(&s->metrics);
 	registry_close(&s->registry);
+	access_close(&s->access);
+	tls_unload();
 	free(s);
+}
+
+wn_code server_reload(server *s, const server_config *c, wn_error *err)
+{
+	wn_error local = {0};
+	err = err ? err : &local;
+	const char *key = config_first_difference(&SERVER_CONFIG_SCHEMA, s->config, c, CONFIG_RELOADABLE);
+	if (key)
+		return wn_fail(err, WN_INVALID, "%s: found another value than at the start, expected a restart for it", key);
+	if (!*c->tls_certificate != !*s->config->tls_certificate)
+		return wn_fail(err, WN_INVALID, "tls.certificate: expected a restart to turn TLS on or off");
+	access_rules *rules;
+	wn_code code = access_rules_load(&rules, c, err);
+	if (code == WN_OK && *c->tls_certificate)
+		code = tls_load(c->tls_certificate, c->tls_key, err);
+	if (code != WN_OK) {
+		access_release(&rules);
+		return code;
+	}
+	access_replace(s->access, rules);
+	log_set_level((log_level)c->log_level);
+	access_log_reopen(s->access_log);
+	return WN_OK;
 }
 
 int server_port(const server *s) { return http_port(s->http); }

@@ -1,0 +1,122 @@
+/* http_listen.c: the addresses that are listened on, and what the library is told about them.
+ *
+ * The main listener has the threads and the connections the configuration gives it. The admin listener, when there is one,
+ * has a thread and connections of its own: probes, scrapes and commands get through however many clients the main one has.
+ * Both run the same callbacks; a connection knows which one it came by. */
+#include "server/http_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/tls.h"
+
+#define ADMIN_CONNECTIONS 64
+
+static int listen_socket(const struct sockaddr_storage *address, socklen_t len, const char *shown, int *port, wn_error *err)
+{
+	struct sockaddr_storage a = *address;
+	int wanted = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
+						  : ((struct sockaddr_in6 *)&a)->sin6_port);
+	int one = 1;
+	int fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+	    bind(fd, (struct sockaddr *)&a, len) != 0 || listen(fd, SOMAXCONN) != 0 ||
+	    getsockname(fd, (struct sockaddr *)&a, &len) != 0) {
+		wn_fail(err, WN_IO, "cannot listen on %s port %d: %s", shown, wanted, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	*port = ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
+					     : ((struct sockaddr_in6 *)&a)->sin6_port);
+	return fd;
+}
+
+static wn_code listener_open(listener *l, const struct sockaddr_storage *a, socklen_t len, const char *shown, wn_error *err)
+{
+	const server_config *config = l->http->opt.config;
+	l->reachable = !address_is_loopback((const struct sockaddr *)a);
+	int fd = listen_socket(a, len, shown, &l->port, err);
+	if (fd < 0)
+		return WN_IO;
+	int connections = l->admin ? ADMIN_CONNECTIONS : config->max_connections;
+	int threads = l->admin ? 1 : config->http_threads < connections ? config->http_threads : connections;
+	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+			 (a->ss_family == AF_INET6 ? MHD_USE_IPv6 : 0) | (l->tls ? MHD_USE_TLS : 0);
+	struct MHD_OptionItem tls[3] = {{MHD_OPTION_END, 0, NULL}};
+	if (l->tls) {
+		tls[0] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, tls_callback()};
+		tls[1] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)TLS_PRIORITIES};
+		tls[2] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+	}
+	l->daemon = MHD_start_daemon(
+	    flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+	    (unsigned)(threads > 1 ? threads : 0), MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections,
+	    MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)config->max_connections_per_ip,
+	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
+	    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
+	    http_connection_changed, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+	    MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+	if (l->daemon)
+		return WN_OK;
+	close(fd); /* else the daemon's */
+	return wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", shown, l->port);
+}
+
+static wn_code open_listeners(http *h, wn_error *err)
+{
+	const server_config *c = h->opt.config;
+	bool separate = *c->admin_address, tls = *c->tls_certificate;
+	struct sockaddr_storage a;
+	socklen_t len;
+	h->listeners[0] = (listener){.http = h, .everything = !separate, .tls = tls};
+	h->listeners[1] = (listener){.http = h, .admin = true, .tls = tls && c->tls_admin};
+	wn_code code = server_config_address(c, &a, &len, err);
+	if (code == WN_OK)
+		code = listener_open(&h->listeners[0], &a, len, c->listen_address, err);
+	if (code != WN_OK || !separate)
+		return code;
+	code = server_config_admin_address(c, &a, &len, err);
+	return code == WN_OK ? listener_open(&h->listeners[1], &a, len, c->admin_address, err) : code;
+}
+
+wn_code http_open(http **out, const http_options *opt, wn_error *err)
+{
+	http *h = *out = calloc(1, sizeof *h);
+	if (!h)
+		return wn_fail(err, WN_NOMEM, "out of memory for the HTTP server");
+	h->opt = *opt;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	wn_code code = http_watch_start(h, err);
+	if (code == WN_OK)
+		code = open_listeners(h, err);
+	if (code != WN_OK)
+		http_close(out);
+	return code;
+}
+
+void http_close(http **hp)
+{
+	http *h = *hp;
+	if (!h)
+		return;
+	*hp = NULL;
+	http_watch_stop(h);
+	for (int i = 0; i < 2; i++)
+		if (h->listeners[i].daemon)
+			MHD_stop_daemon(h->listeners[i].daemon);
+	pthread_cond_destroy(&h->wake);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int http_port(const http *h) { return h->listeners[0].port; }
+
+int http_admin_port(const http *h) { return h->listeners[1].port; }

@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""Who may do what, how often, over which listener; TLS, reload, the result cache, the metrics' text. Standard library and the openssl program only, over real HTTP.
+
+  guard_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
+"""
+import argparse
+import http.client
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import e2e  # noqa: E402
+import make_tiny_model  # noqa: E402
+import promtext  # noqa: E402
+from e2e import GENEROUS, check, good_image, log, multipart, read_file, same, wait_for  # noqa: E402
+
+KEYS = {"inference": "inference-key-0001", "metrics": "metrics-key-00002", "admin": "admin-key-0000003"}
+ENVIRONMENT = {f"WINNOW_{k.upper()}_KEY": v for k, v in KEYS.items()}
+
+
+class Guarded(e2e.Server):
+    """A server that may log errors, with requests to either listener."""
+
+    @property
+    def admin_port(self):
+        return int(re.search(r"administration on \S+ port (\d+)", self.errors()).group(1))
+
+    def ask(self, method, path, key=None, port=None, body=None, headers=None, tls=None):
+        port = port or self.port
+        c = (http.client.HTTPSConnection("localhost", port, timeout=60, context=tls) if tls
+             else http.client.HTTPConnection("127.0.0.1", port, timeout=60))
+        try:
+            c.request(method, path, body, {**({"X-Api-Key": key} if key else {}), **(headers or {})})
+            r = c.getresponse()
+            return r.status, dict((k.lower(), v) for k, v in r.getheaders()), r.read()
+        finally:
+            c.close()
+
+    def ask_audit(self, text="x", key=None, **kwargs):
+        body, kind = multipart([("image", good_image()), ("text", text)])
+        return self.ask("POST", "/v1/audit", key, body=body, headers={"Content-Type": kind}, **kwargs)
+
+    def reload(self, expected):
+        """SIGHUP, and the line that says what came of it."""
+        before = self.errors()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: expected in self.errors()[len(before):], what=expected)
+
+    def stop(self, sig=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        code = self.process.wait(timeout=60 * e2e.SLOW)
+        errors = self.errors()
+        same(code, 0, errors)
+        for bad in ("Sanitizer", "runtime error"):
+            check(bad not in errors, errors)
+        return errors
+
+
+# ---- who may do what ----
+
+# Every route of routes.h: method, path, whose key it asks for (None: nobody's), and what its own answer is.
+ROUTES = {
+    "ROUTE_NONE": ("GET", "/nowhere", None, 404),
+    "ROUTE_AUDIT": ("POST", "/v1/audit", "inference", 200),
+    "ROUTE_SERVER": ("GET", "/v2", None, 200),
+    "ROUTE_LIVE": ("GET", "/v2/health/live", None, 200),
+    "ROUTE_READY": ("GET", "/v2/health/ready", None, 200),
+    "ROUTE_MODEL": ("GET", "/v2/models/tiny", "inference", 200),
+    "ROUTE_MODEL_READY": ("GET", "/v2/models/tiny/ready", "inference", 200),
+    "ROUTE_METRICS": ("GET", "/metrics", "metrics", 200),
+    "ROUTE_INDEX": ("POST", "/v2/repository/index", "admin", 200),
+    "ROUTE_LOAD": ("POST", "/v2/repository/models/absent/load", "admin", 404),
+    "ROUTE_UNLOAD": ("POST", "/v2/repository/models/absent/unload", "admin", 404),
+}
+
+
+def known_routes():
+    with open(os.path.join(e2e.HERE, "..", "..", "server", "routes.h"), encoding="utf-8") as f:
+        return set(re.findall(r"^\t(ROUTE_[A-Z_]+),", f.read(), re.M))
+
+
+def expected_status(role, own, key, on_this_listener):
+    if not on_this_listener:
+        return 404
+    if role is None or key == role:
+        return own
+    return 403 if key in KEYS else 401
+
+
+def try_matrix(server, port, serves):
+    wrong = []
+    for (name, (method, path, role, own)), key in itertools.product(ROUTES.items(), [None, "unknown", *KEYS]):
+        presented = KEYS.get(key, "no-such-key-00000" if key else None)
+        if name == "ROUTE_AUDIT":
+            status, headers, body = server.ask_audit(key=presented, port=port)
+        else:
+            status, headers, body = server.ask(method, path, presented, port, b"" if method == "POST" else None)
+        expected = expected_status(role, own, key, serves(role))
+        if status != expected:
+            wrong.append(f"{method} {path} with key {key}: {status}, expected {expected}: {body[:200]}")
+        if status == 401:
+            check(headers["www-authenticate"].startswith("Bearer"), headers)
+    check(not wrong, "\n".join(wrong))
+
+
+def test_every_endpoint_with_every_key():
+    same(set(ROUTES), known_routes(), "routes in this table")
+    with Guarded(*GENEROUS, env=ENVIRONMENT) as server:
+        try_matrix(server, server.port, lambda role: True)
+        text = server.errors() + json.dumps(server.access_log())
+        for key in [*KEYS.values(), "no-such-key"]:
+            check(key not in text, "a key was logged")
+    with Guarded(*GENEROUS, "admin.address=127.0.0.1", "admin.port=0", env=ENVIRONMENT) as server:
+        try_matrix(server, server.port, lambda role: role in (None, "inference"))
+        try_matrix(server, server.admin_port, lambda role: role != "inference")
+
+
+def test_without_keys_only_this_machine_may_do_everything():
+    with Guarded(*GENEROUS) as server:
+        for name, (method, path, role, own) in ROUTES.items():
+            if name != "ROUTE_AUDIT":
+                same(server.ask(method, path, body=b"" if method == "POST" else None)[0], own, path)
+        same(server.ask_audit()[0], 200, "audit")
+        status, _, body = server.ask("POST", "/v2/repository/index", body=b"", headers={"Origin": "http://evil.example"})
+        same((status, json.loads(body)["reason"]), (403, "forbidden"), "from a web page")
+    # An address that others can reach too: the same loopback client may no longer administrate without a key.
+    with Guarded(*GENEROUS, env={"WINNOW_INFERENCE_KEY": KEYS["inference"]}, extra=("--listen", "0.0.0.0:0")) as server:
+        same(server.ask_audit()[0], 401, "audit")
+        same(server.ask("GET", "/metrics")[0], 200, "metrics")
+        same(server.ask("POST", "/v2/repository/index", body=b"")[0], 403, "index")
+
+
+def test_start_refusals():
+    registry = os.path.join(e2e.WORK, "registry")
+
+    def refused(code, message, *settings, env=None):
+        arguments = [x for s in (*settings, "model.name=tiny") for x in ("--set", s)]
+        got, text = e2e.run_failing("--registry", registry, "--listen", "127.0.0.1:0", *arguments, env=env)
+        same((got, text.count("\n")), (code, 1), text)
+        check(message in text, text)
+    refused(1, "admin.address: 0.0.0.0 can be reached from outside, expected an admin key", "admin.address=0.0.0.0", "admin.port=0")
+    refused(2, 'admin.address: found "example.org"', "admin.address=example.org")
+    refused(2, "tls.certificate and tls.key: found one of them", "tls.certificate=x")
+    refused(1, "keys.inference and keys.admin have a key in common", "keys.inference=0123456789abcdef", "keys.admin=0123456789abcdef")
+    path = write_file("bad.keys", "a name and a key\n")
+    refused(1, f"{path}:1: found more than two words", "keys.admin_file=" + path)
+
+
+def write_file(name, text):
+    path = os.path.join(e2e.WORK, name)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+def test_names_of_keys_and_reload():
+    keys = write_file("inference.keys", "# who has which\nalice alice-key-aaaaaaaaaa\nbob-key-bbbbbbbbbbbb\n")
+    config = write_file("reload.yaml", f"keys: {{inference_file: {keys}}}\nmodel: {{name: tiny}}\n")
+    with Guarded(*GENEROUS, extra=("--config", config)) as server:
+        def status(key, **kwargs):
+            code, headers, _ = server.ask_audit(key=key, **kwargs)
+            return code, headers["x-request-id"]
+        code, request_id = status("alice-key-aaaaaaaaaa")
+        same((code, server.logged(request_id)["key"]), (200, "alice"), "alice")
+        code, request_id = status("bob-key-bbbbbbbbbbbb")
+        same((code, server.logged(request_id)["key"]), (200, "key-2"), "a key without a name")
+        code, request_id = status("carol-key-ccccccccc")
+        same((code, "key" in server.logged(request_id)), (401, False), "an unknown key")
+        # Another set of keys.
+        write_file("inference.keys", "carol carol-key-ccccccccc\n")
+        server.reload("reloaded")
+        same([status(k)[0] for k in ("alice-key-aaaaaaaaaa", "carol-key-ccccccccc")], [401, 200], "after the reload")
+        # Nothing changes when anything is wrong.
+        write_file("inference.keys", "dave short\n")
+        server.reload("nothing is reloaded: " + keys)
+        write_file("inference.keys", "dave dave-key-dddddddddd\n")
+        write_file("reload.yaml", f"keys: {{inference_file: {keys}}}\nmodel: {{name: tiny}}\nhttp: {{threads: 3}}\n")
+        server.reload("nothing is reloaded: http.threads: found another value than at the start")
+        write_file("reload.yaml", "kees: {}\n")
+        server.reload("nothing is reloaded: " + config)
+        same([status(k)[0] for k in ("dave-key-dddddddddd", "carol-key-ccccccccc")], [401, 200], "after refused reloads")
+        # Deadlines and the log's level.
+        write_file("reload.yaml", f"keys: {{inference_file: {keys}}}\nmodel: {{name: tiny}}\n")
+        server.reload("reloaded")
+        same(status("dave-key-dddddddddd")[0], 200, "dave")
+        text = server.errors() + json.dumps(server.access_log())
+        for key in ("alice-key", "bob-key", "carol-key", "dave-key"):
+            check(key not in text, "a key was logged")
+
+
+def test_log_level_and_rotation():
+    path = os.path.join(e2e.WORK, "access.log")
+    config = write_file("level.yaml", "log: {level: info}\n")
+    with Guarded(*GENEROUS, "log.access=" + path, extra=("--config", config)) as server:
+        server.ask("GET", "/v2/health/live")
+        wait_for(lambda: read_file(path).count(b"\n") == 1, what="a line")
+        os.rename(path, path + ".1")
+        server.reload("reloaded")
+        server.ask("GET", "/v2/health/live")
+        wait_for(lambda: os.path.exists(path) and read_file(path).count(b"\n") == 1, what="a line in the new file")
+        same(read_file(path + ".1").count(b"\n"), 1, "lines in the old one")
+        write_file("level.yaml", "log: {level: error}\n")
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        lines = server.errors().count("\n")
+        server.process.send_signal(signal.SIGHUP)  # its line is no longer written
+        time.sleep(0.3)
+        check(server.errors().count("\n") <= lines + 1, server.errors())
+    check("drained" not in server.errors(), server.errors())
+
+
+# ---- how often ----
+
+def test_rate_limits():
+    keys = write_file("rates.keys", "alice alice-key-aaaaaaaaaa\nbob bob-key-bbbbbbbbbbbb\n")
+    with Guarded(*GENEROUS, "rates.inference=0.005", "rates.burst=3", "keys.inference_file=" + keys) as server:
+        answers = [server.ask_audit(key="alice-key-aaaaaaaaaa") for _ in range(5)]
+        same([a[0] for a in answers], [200, 200, 200, 429, 429], "alice")
+        status, headers, body = answers[-1]
+        same(json.loads(body)["reason"], "rate_limited", "reason")
+        check(100 <= int(headers["retry-after"]) <= 200, headers)
+        same(server.logged(headers["x-request-id"])["key"], "alice", "the log knows who")
+        same([server.ask_audit(key="bob-key-bbbbbbbbbbbb")[0] for _ in range(4)], [200, 200, 200, 429], "bob")
+        same([server.ask_audit(key="wrong-key-000000")[0] for _ in range(4)], [401] * 4, "a wrong key")
+        same({server.ask("GET", "/v2/health/live")[0] for _ in range(20)}, {200}, "live")
+        same(server.settled_metrics()['winnow_sheds_total{reason="rate_limited"}'], 3, "sheds")
+    with Guarded(*GENEROUS, "rates.inference=0.005", "rates.metrics=0.005", "rates.burst=2") as server:
+        same([server.ask_audit()[0] for _ in range(3)], [200, 200, 429], "without keys")
+        same([server.ask("GET", "/metrics")[0] for _ in range(3)], [200, 200, 429], "metrics")
+
+
+# ---- TLS ----
+
+def make_certificate(name):
+    paths = [os.path.join(e2e.WORK, name + end) for end in (".pem", ".key")]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", paths[0], "-keyout", paths[1]],
+                   check=True, capture_output=True)
+    return paths
+
+
+def test_tls():
+    if not shutil.which("openssl"):
+        return log("     no openssl program: not tried")
+    one, two = make_certificate("one"), make_certificate("two")
+    certificate, key = os.path.join(e2e.WORK, "server.pem"), os.path.join(e2e.WORK, "server.key")
+
+    def install(pair):
+        shutil.copy(pair[0], certificate)
+        shutil.copy(pair[1], key)
+    install(one)
+    settings = ("tls.certificate=" + certificate, "tls.key=" + key, "admin.address=127.0.0.1", "admin.port=0", "tls.admin=false")
+    try:
+        server = Guarded(*GENEROUS, *settings)
+    except AssertionError as e:
+        if "without GnuTLS" in str(e) or "without TLS" in str(e):
+            return log("     built without TLS: not tried")
+        raise
+    with server:
+        trust = {name: ssl.create_default_context(cafile=pair[0]) for name, pair in (("one", one), ("two", two))}
+
+        def shown():
+            return {name for name, context in trust.items() if accepted(context)}
+
+        def accepted(context):
+            try:
+                return server.ask("GET", "/v2/health/live", tls=context)[0] == 200
+            except ssl.SSLCertVerificationError:
+                return False
+        same(shown(), {"one"}, "certificates that are good")
+        status, _, body = server.ask_audit(tls=trust["one"])
+        same(status, 200, body)
+        big = multipart([("image", good_image()), ("text", "x" * 16000)])
+        same(server.ask("POST", "/v1/audit", body=big[0], headers={"Content-Type": big[1]}, tls=trust["one"])[0], 200, "larger")
+        same(server.ask("GET", "/metrics", port=server.admin_port)[0], 200, "the admin listener, in the clear")
+        try:
+            same(server.ask("GET", "/v2/health/live")[0], 400, "in the clear")
+        except (OSError, http.client.HTTPException):
+            pass
+        install(two)
+        server.reload("reloaded")
+        same(shown(), {"two"}, "after the reload")
+        shutil.copy(one[1], key)  # not the key of this certificate
+        server.reload("nothing is reloaded: tls.key")
+        write_file("server.pem", "no certificate\n")
+        server.reload("nothing is reloaded: tls.certificate")
+        same(shown(), {"two"}, "after a refused reload")
+        old = ssl.create_default_context(cafile=two[0])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                old.maximum_version = ssl.TLSVersion.TLSv1_1
+            server.ask("GET", "/v2/health/live", tls=old)
+            check(False, "TLS 1.1 was spoken")
+        except (ssl.SSLError, OSError, ValueError):
+            pass
+
+
+# ---- metrics ----
+
+def test_metrics_text_is_valid():
+    with Guarded(*GENEROUS) as server:
+        server.ask_audit()
+        server.ask("POST", "/v1/audit", body=b"x", headers={"Content-Type": "text/plain"})
+        server.settled_metrics()
+        text = server.ask("GET", "/metrics")[2].decode()
+        values = promtext.parse(text)
+        for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+                     "process_cpu_seconds_total", "process_start_time_seconds", "winnow_predicted_wait_seconds"):
+            check(name in values, name)
+        check(5 < values["process_open_fds"] < values["process_max_fds"], values["process_open_fds"])
+        check('winnow_stage_duration_seconds_bucket{stage="inference",le="0.09"}' in values, "an edge at 90 ms")
+        if e2e.ARGS.promtool:
+            out = subprocess.run([e2e.ARGS.promtool, "check", "metrics"], input=text.encode(), capture_output=True)
+            check(out.returncode == 0 and not out.stderr, out.stderr.decode())
+    # The checker can fail.
+    for good, bad in (("_count 1", "_count 2"), ('le="0.09"', 'le="0.07"'), ("# TYPE winnow_ready gauge\n", ""),
+                      ("\nwinnow_ready 1\n", "\nwinnow_ready 1\nwinnow_ready 1\n"),
+                      ("\nwinnow_ready 1\n", "\nwinnow_ready one\n")):
+        check(good in text, good)
+        try:
+            promtext.parse(text.replace(good, bad, 1))
+        except ValueError:
+            continue
+        check(False, f"{bad} passed for valid")
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--serve", required=True)
+    ap.add_argument("--prune", required=True)
+    ap.add_argument("--promtool", default="")
+    ap.add_argument("--only", default="")
+    e2e.ARGS = ap.parse_args()
+    with open(e2e.ARGS.serve, "rb") as f:
+        e2e.SLOW = 4 if b"__asan_init" in f.read() else 1
+    e2e.WORK = tempfile.mkdtemp(prefix="winnow-guard-")
+    try:
+        make_tiny_model.make(os.path.join(e2e.WORK, "registry", "tiny", "2"), 0)
+        failed = 0
+        for name, test in list(globals().items()):
+            if not name.startswith("test_") or e2e.ARGS.only not in name:
+                continue
+            start = time.monotonic()
+            try:
+                test()
+                log(f"ok   {name} ({time.monotonic() - start:.1f} s)")
+            except Exception:  # a test's failure, whatever it is, must not hide the others
+                failed += 1
+                log(f"FAIL {name}\n{traceback.format_exc()}")
+        return 1 if failed else 0
+    finally:
+        shutil.rmtree(e2e.WORK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
