@@ -51,6 +51,8 @@ char *answer_audit(const request *r)
 	    "{s:s, s:s, s:f, s:o, s:{s:s, s:s, s:s}, s:o}", "suggestion", action_name(r->verdict.suggestion), "label",
 	    classifier_label(c, r->verdict.label)->name, "score", (double)r->verdict.score, "labels", labels, "model",
 	    "name", r->model->name, "version", r->model->version, "digest", r->model->digest, "timing_ms", timing);
+	if (rest && r->cached)
+		json_object_set_new(rest, "cached", json_true());
 	if (!root || !rest || json_object_update(root, rest) != 0) {
 		json_decref(root);
 		root = NULL;

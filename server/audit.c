@@ -72,7 +72,7 @@ static void finish(audit_service *s, request *r)
 		else
 			request_fail(r, REASON_INTERNAL, "the server is out of memory");
 	}
-	if (r->trial && r->outcome == REASON_OK)
+	if (r->trial && r->outcome == REASON_OK && !r->cached) /* what was not computed tells a trial nothing */
 		compare_submit(s->opt.comparer, r);
 	else if (r->trial && r->outcome == REASON_INTERNAL && trial_get_mode(r->trial) == TRIAL_CANARY)
 		trial_failed(r->trial);
@@ -103,6 +103,20 @@ static reason choose_model(audit_service *s, request *r)
 	if (!*version && registry_knows(s->opt.registry, name))
 		return request_fail(r, REASON_NO_MODEL, "model: \"%s\" is not loaded", name);
 	return request_fail(r, REASON_UNKNOWN_MODEL, "model: \"%s\" is not served here", r->model_name);
+}
+
+/* Whether the same was asked before: then everything is known. */
+static bool answer_from_cache(audit_service *s, request *r)
+{
+	if (!s->opt.cache)
+		return false;
+	const classifier *c = r->model->classifier;
+	result_cache_key(r->result_key, r);
+	if (!result_cache_get(s->opt.cache, r->result_key, r->probs, classifier_num_labels(c), monotonic_ns()))
+		return false;
+	r->verdict = classifier_decide(c, r->probs);
+	r->cached = true;
+	return true;
 }
 
 static reason decode_image(audit_service *s, request *r, image *img)
@@ -155,7 +169,7 @@ static void decode_one(audit_service *s, request *r)
 	int64_t needed = forecast_undecoded(&s->forecast, (forecast_ahead){.infer = queue_depth(s->to_infer)},
 					    r->deadline_budget_ns, start);
 	if (!may_go_on(s, r, "decoding", needed) || fields_parse(r, &s->field_limits) != REASON_OK ||
-	    choose_model(s, r) != REASON_OK)
+	    choose_model(s, r) != REASON_OK || answer_from_cache(s, r))
 		return;
 	reason why = decode_image(s, r, &img);
 	int64_t decoded = monotonic_ns();
@@ -178,9 +192,11 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 		atomic_fetch_sub(&s->undecoded, 1);
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
-		if (r->outcome == REASON_OK && queue_push(s->to_infer, r))
-			continue;
-		request_fail(r, REASON_INTERNAL, "the inference queue is full");
+		if (r->outcome == REASON_OK && !r->cached) {
+			if (queue_push(s->to_infer, r))
+				continue;
+			request_fail(r, REASON_INTERNAL, "the inference queue is full");
+		}
 		give_place_back(s);
 		finish(s, r);
 	}
@@ -210,6 +226,8 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 	for (int i = 0; i < n; i++) {
 		request *r = group[i];
 		r->stage_ns[STAGE_INFERENCE] = end - start;
+		if (code == WN_OK && s->opt.cache) /* also when it is too late for this client: it may ask again */
+			result_cache_put(s->opt.cache, r->result_key, probs + (size_t)i * (size_t)num_labels, num_labels, end);
 		if (code != WN_OK) {
 			log_error("request %s: inference failed: %s", r->id, err.message);
 			request_fail(r, REASON_INTERNAL, "inference failed");

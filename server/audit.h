@@ -18,6 +18,7 @@
 #include "server/metrics.h"
 #include "server/registry.h"
 #include "server/request.h"
+#include "server/result_cache.h"
 
 typedef struct audit_service audit_service;
 
@@ -26,6 +27,7 @@ typedef struct audit_options {
 	registry *registry;
 	metrics *metrics;
 	comparer *comparer; /* gets the answered requests of trials */
+	result_cache *cache; /* may be NULL */
 	/* Called in a worker thread when r's outcome (and, for OK, answer) is set; r is not touched afterwards. */
 	void (*done)(request *r);
 	/* Whether r's client has hung up. */

@@ -111,6 +111,10 @@ static const config_key KEYS[] = {
     CONFIG_STRING(server_config, tls_key, "tls.key", "", "PEM file with its key, unencrypted", .flags = CONFIG_RELOADABLE),
     CONFIG_BOOL(server_config, tls_admin, "tls.admin", "true", "on the admin listener too"),
 
+    CONFIG_SECTION("cache", "answers kept for audits of the same image, text, assist and model"),
+    CONFIG_BYTES(server_config, cache_bytes, "cache.bytes", "0", 0, 64 * GIB, "memory for answers, about 0.2 KiB each; 0: no cache"),
+    CONFIG_DURATION(server_config, cache_max_age_ns, "cache.max_age", "10m", 1e-3, 31536000, "an answer older than this is not given again"),
+
     CONFIG_SECTION("keys", "a request carries its key as Authorization: Bearer KEY or X-Api-Key: KEY"),
     CONFIG_STRING(server_config, inference_key, "keys.inference", "",
 		  "key for /v1 and /v2/models; WINNOW_INFERENCE_KEY in the environment takes its place",

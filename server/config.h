@@ -74,6 +74,9 @@ typedef struct server_config {
 	char *tls_certificate, *tls_key; /* PEM files; "" = no TLS */
 	bool tls_admin;
 
+	size_t cache_bytes; /* 0 = no cache */
+	int64_t cache_max_age_ns;
+
 	int log_level; /* index into LOG_LEVELS, as in log.h */
 
 	char *access_log;      /* "-" = stdout, "" = none, else a path */

@@ -18,6 +18,7 @@ typedef struct http_options {
 	registry *registry;
 	metrics *metrics;
 	audit_service *audit;
+	result_cache *cache; /* may be NULL */
 	access_log *access_log; /* may be NULL */
 	request_pool *pool;
 	manager *manager;

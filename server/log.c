@@ -299,6 +299,8 @@ char *access_log_line(const request *r)
 	}
 	if (r->key_name[0])
 		json_object_set_new(o, "key", safe_string(r->key_name));
+	if (r->cached)
+		json_object_set_new(o, "cached", json_true());
 	if (r->served_name[0]) {
 		json_object_set_new(o, "model", safe_string(r->served_name));
 		json_object_set_new(o, "version", safe_string(r->served_version));

@@ -265,6 +265,13 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	       (double)g->access_log_dropped);
 	if (g->manager)
 		manager_metrics(g->manager, f);
+	number(f, "winnow_cache_hits_total", "counter", "Audits answered from the result cache.", (double)g->cache.hits);
+	number(f, "winnow_cache_misses_total", "counter", "Audits that the result cache did not know.", (double)g->cache.misses);
+	number(f, "winnow_cache_evictions_total", "counter", "Answers dropped from the result cache for room or age.",
+	       (double)g->cache.evictions);
+	number(f, "winnow_cache_entries", "gauge", "Answers in the result cache.", (double)g->cache.entries);
+	number(f, "winnow_cache_bytes", "gauge", "Memory of the answers in the result cache.", (double)g->cache.bytes);
+	number(f, "winnow_cache_max_bytes", "gauge", "Memory they may take; 0: no cache.", (double)g->cache.max_bytes);
 	head(f, "winnow_build_info", "gauge", "This program.");
 	fprintf(f, "winnow_build_info{version=\"%s\"} 1\n", WINNOW_VERSION);
 	struct rusage u;

@@ -9,6 +9,7 @@
 
 #include "server/manager.h"
 #include "server/request.h"
+#include "server/result_cache.h"
 
 typedef struct metrics metrics;
 
@@ -20,6 +21,7 @@ typedef struct metrics_gauges {
 	size_t connections;
 	size_t body_bytes, body_budget;
 	uint64_t access_log_dropped;
+	result_cache_stats cache;
 	int ready;        /* 0 or 1 */
 	manager *manager; /* may be NULL: nothing is told of models */
 } metrics_gauges;

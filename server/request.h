@@ -20,6 +20,7 @@
 
 #define REQUEST_ID_SIZE 65
 #define DATA_ID_SIZE    129
+#define RESULT_KEY_SIZE 32
 
 /* A growing buffer; bytes it holds count against the budget, so that many large bodies cannot exhaust memory. */
 typedef struct byte_budget {
@@ -73,6 +74,8 @@ struct request {
 	int prompt_len;
 	float probs[MAX_LABELS];
 	verdict verdict;
+	uint8_t result_key[RESULT_KEY_SIZE]; /* with a result cache: what its answer is kept under */
+	bool cached;                         /* answered from there */
 
 	/* CLOCK_MONOTONIC nanoseconds; 0 = not reached */
 	int64_t begun_ns, received_ns, deadline_ns, queued_ns, answered_ns;

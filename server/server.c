@@ -20,6 +20,7 @@
 struct server {
 	const server_config *config;
 	access_control *access;
+	result_cache *cache;
 	registry *registry;
 	metrics *metrics;
 	access_log *access_log;
@@ -69,6 +70,8 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	if (code == WN_OK && *c->tls_certificate)
 		code = tls_load(c->tls_certificate, c->tls_key, err);
 	if (code == WN_OK)
+		code = result_cache_open(&s->cache, c->cache_bytes, c->cache_max_age_ns, err);
+	if (code == WN_OK)
 		code = registry_open(&s->registry, *c->model_dir ? NULL : c->model_name, err);
 	if (code == WN_OK)
 		code = metrics_open(&s->metrics, err);
@@ -83,6 +86,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 				       .registry = s->registry,
 				       .metrics = s->metrics,
 				       .comparer = s->comparer,
+				       .cache = s->cache,
 				       .done = http_request_done,
 				       .gone = http_client_gone};
 		code = audit_open(&s->audit, &audit, err);
@@ -102,6 +106,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 				    .access_log = s->access_log,
 				    .pool = s->pool,
 				    .manager = s->manager,
+				    .cache = s->cache,
 				    .access = s->access};
 		code = http_open(&s->http, &web, err);
 	}
@@ -156,6 +161,7 @@ void server_close(server **sp)
 	access_log_close(&s->access_log);
 	metrics_close(&s->metrics);
 	registry_close(&s->registry);
+	result_cache_close(&s->cache);
 	access_close(&s->access);
 	tls_unload();
 	free(s);

@@ -308,6 +308,41 @@ def test_tls():
             pass
 
 
+# ---- the result cache ----
+
+def test_result_cache():
+    with Guarded(*GENEROUS, "cache.bytes=64KiB") as server:
+        def audit(text="x", **fields):
+            body, kind = multipart([("image", good_image()), ("text", text), *fields.items()])
+            status, headers, body = server.ask("POST", "/v1/audit", body=body, headers={"Content-Type": kind})
+            same(status, 200, body)
+            answer = json.loads(body)
+            same(headers["x-request-id"], answer["request_id"], "X-Request-Id")
+            return answer
+        first, second = audit(), audit(data_id="again")
+        check("cached" not in first and second["cached"] is True, second)
+        check(first["request_id"] != second["request_id"] and second["data_id"] == "again", second)
+        for k in ("labels", "label", "score", "suggestion", "model"):
+            same(second[k], first[k], k)
+        same((second["timing_ms"]["inference"], second["timing_ms"]["decode"]), (0, 0), "timing")
+        check(second["timing_ms"]["total"] > 0, second)
+        for other in (dict(text="y"), dict(assist="x"), dict(text="", assist="x")):
+            check("cached" not in audit(**other), other)
+            check(audit(**other)["cached"], other)
+        line = server.logged(second["request_id"])
+        same((line["cached"], line["status"]), (True, 200), "access log")
+        m = server.settled_metrics()
+        same((m["winnow_cache_hits_total"], m["winnow_cache_misses_total"], m["winnow_cache_entries"]), (4, 4, 4), "cache")
+        same(m["winnow_batched_requests_total"], 4, "audits that were computed")
+        check(0 < m["winnow_cache_bytes"] <= m["winnow_cache_max_bytes"] == 65536, m)
+        same(sum(v for k, v in m.items() if k.startswith("winnow_decisions_total")), 8, "decisions")
+        body, kind = multipart([("image", read_file(e2e.FILES, "good.png")[:100]), ("text", "x")])
+        for _ in range(2):
+            same(server.ask("POST", "/v1/audit", body=body, headers={"Content-Type": kind})[0], 422, "what fails is not kept")
+    with Guarded(*GENEROUS) as server:
+        check(all("cached" not in json.loads(server.ask_audit()[2]) for _ in range(2)), "off unless asked for")
+
+
 # ---- metrics ----
 
 def test_metrics_text_is_valid():

@@ -1,4 +1,4 @@
-/* Rate limits and the access rules: parts that need no server. */
+/* Rate limits, the access rules and the result cache: parts that need no server. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "server/access.h"
+#include "server/result_cache.h"
 
 #define SECOND ((int64_t)1000000000)
 
@@ -142,6 +143,118 @@ static void failed_rules_replace_nothing(void **state)
 	access_close(&a);
 }
 
+/* ---- the result cache ---- */
+
+static void make_key(uint8_t key[RESULT_KEY_SIZE], int i)
+{
+	memset(key, 0, RESULT_KEY_SIZE);
+	memcpy(key, &i, sizeof i);
+}
+
+static bool holds(result_cache *c, int i, int64_t now)
+{
+	uint8_t key[RESULT_KEY_SIZE];
+	float probs[3];
+	make_key(key, i);
+	bool hit = result_cache_get(c, key, probs, 3, now);
+	if (hit)
+		assert_true(probs[0] == (float)i && probs[2] == (float)i + 2);
+	return hit;
+}
+
+static void put(result_cache *c, int i, int64_t now)
+{
+	uint8_t key[RESULT_KEY_SIZE];
+	const float probs[3] = {(float)i, (float)i + 1, (float)i + 2};
+	make_key(key, i);
+	result_cache_put(c, key, probs, 3, now);
+}
+
+static void cache_keeps_what_was_used_last_within_its_bytes(void **state)
+{
+	result_cache *c;
+	wn_error err = {0};
+	assert_int_equal(result_cache_open(&c, 2000, 10 * SECOND, &err), WN_OK);
+	put(c, 0, 0);
+	size_t each = result_cache_read(c).bytes;
+	int room = (int)(2000 / each);
+	assert_in_range(room, 3, 40);
+	for (int i = 1; i < room; i++)
+		put(c, i, 0);
+	assert_int_equal(result_cache_read(c).entries, room);
+	assert_true(holds(c, 0, 0)); /* now the most recently used */
+	put(c, 100, 0);
+	assert_true(holds(c, 0, 0));
+	assert_false(holds(c, 1, 0));
+	assert_true(holds(c, 100, 0));
+	for (int i = 0; i < 1000; i++) {
+		put(c, i, 0);
+		assert_true(result_cache_read(c).bytes <= 2000);
+	}
+	result_cache_stats s = result_cache_read(c);
+	assert_int_equal(s.entries, room);
+	assert_int_equal(s.hits, 3);
+	assert_int_equal(s.misses, 1);
+	put(c, 999, 0); /* the same again is no second entry */
+	assert_int_equal(result_cache_read(c).entries, room);
+	result_cache_close(&c);
+}
+
+static void cache_forgets_with_age(void **state)
+{
+	result_cache *c;
+	wn_error err = {0};
+	assert_int_equal(result_cache_open(&c, 100000, 10 * SECOND, &err), WN_OK);
+	put(c, 1, SECOND);
+	assert_true(holds(c, 1, 11 * SECOND));
+	assert_false(holds(c, 1, 11 * SECOND + 1));
+	assert_int_equal(result_cache_read(c).bytes, 0);
+	put(c, 1, 20 * SECOND);
+	uint8_t key[RESULT_KEY_SIZE];
+	float probs[4];
+	make_key(key, 1);
+	assert_false(result_cache_get(c, key, probs, 4, 20 * SECOND)); /* another number of labels */
+	result_cache_close(&c);
+	assert_int_equal(result_cache_open(&c, 0, SECOND, &err), WN_OK);
+	assert_null(c);
+	assert_false(result_cache_get(c, key, probs, 3, 0));
+	result_cache_put(c, key, probs, 3, 0);
+	assert_int_equal(result_cache_read(c).misses, 0);
+	assert_int_equal(result_cache_open(&c, 64, SECOND, &err), WN_OK); /* not even one entry */
+	put(c, 1, 0);
+	assert_int_equal(result_cache_read(c).entries, 0);
+	result_cache_close(&c);
+}
+
+static void cache_key_tells_everything_apart(void **state)
+{
+	/* image, text, assist, model name, version, digest: moving a byte from one to the next is another key */
+	static const char *const VARIANTS[][6] = {
+	    {"ab", "c", "", "m", "1", "d"}, {"a", "bc", "", "m", "1", "d"}, {"ab", "", "c", "m", "1", "d"},
+	    {"ab", "c", "", "m1", "", "d"}, {"ab", "c", "", "m", "2", "d"}, {"ab", "c", "", "m", "1", "e"},
+	    {"abc", "", "", "m", "1", "d"},
+	};
+	const size_t n = sizeof VARIANTS / sizeof VARIANTS[0];
+	uint8_t keys[sizeof VARIANTS / sizeof VARIANTS[0]][RESULT_KEY_SIZE];
+	request *r = calloc(1, sizeof *r);
+	served_model *m = calloc(1, sizeof *m);
+	r->model = m;
+	for (size_t i = 0; i < n; i++) {
+		r->image = (const unsigned char *)VARIANTS[i][0];
+		r->image_len = strlen(VARIANTS[i][0]);
+		r->text = (bytes){.data = (unsigned char *)VARIANTS[i][1], .len = strlen(VARIANTS[i][1])};
+		r->assist = (bytes){.data = (unsigned char *)VARIANTS[i][2], .len = strlen(VARIANTS[i][2])};
+		snprintf(m->name, sizeof m->name, "%s", VARIANTS[i][3]);
+		snprintf(m->version, sizeof m->version, "%s", VARIANTS[i][4]);
+		snprintf(m->digest, sizeof m->digest, "%s", VARIANTS[i][5]);
+		result_cache_key(keys[i], r);
+		for (size_t k = 0; k < i; k++)
+			assert_memory_not_equal(keys[i], keys[k], RESULT_KEY_SIZE);
+	}
+	free(m);
+	free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -151,6 +264,9 @@ int main(void)
 	    cmocka_unit_test(without_an_admin_key_only_loopback_administrates),
 	    cmocka_unit_test(each_key_has_its_own_bucket),
 	    cmocka_unit_test(failed_rules_replace_nothing),
+	    cmocka_unit_test(cache_keeps_what_was_used_last_within_its_bytes),
+	    cmocka_unit_test(cache_forgets_with_age),
+	    cmocka_unit_test(cache_key_tells_everything_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
