@@ -9,6 +9,7 @@
 #include <omp.h>
 
 #include "server/answers.h"
+#include "server/decoder.h"
 #include "server/fields.h"
 #include "server/forecast.h"
 #include "server/log.h"
@@ -18,12 +19,12 @@
 struct audit_service {
 	audit_options opt;
 	field_limits field_limits;
-	image_limits image_limits;
 	size_t capacity;
 	atomic_size_t waiting;   /* places taken: admitted and not yet in a run of the model */
 	atomic_size_t undecoded; /* of these, not yet decoded */
 	atomic_bool abandoned;
 	forecast forecast;
+	decoder *image_decoders[SERVER_MAX_DECODE_THREADS]; /* [i] is decode thread i's */
 	queue *to_decode, *to_infer;
 	worker_pool *decoders, *inferrers;
 };
@@ -119,7 +120,7 @@ static bool answer_from_cache(audit_service *s, request *r)
 	return true;
 }
 
-static reason decode_image(audit_service *s, request *r, image *img)
+static reason decode_image(audit_service *s, int worker, request *r, image *img)
 {
 	const char *format = image_format(r->image, r->image_len);
 	if (strcmp(format, "jpeg") != 0 && strcmp(format, "png") != 0)
@@ -128,7 +129,7 @@ static reason decode_image(audit_service *s, request *r, image *img)
 	/* choose_model came first: the model's size says how much of a large JPEG need be decoded. */
 	const int size = classifier_checkpoint(r->model->classifier)->image_processor.size;
 	wn_error err = {0};
-	switch (image_decode_for(img, r->image, r->image_len, &s->image_limits, size, size, &err)) {
+	switch (decoder_decode(s->image_decoders[worker], img, r->image, r->image_len, size, size, &err)) {
 	case WN_OK:
 		return REASON_OK;
 	case WN_TOO_LARGE:
@@ -137,6 +138,9 @@ static reason decode_image(audit_service *s, request *r, image *img)
 		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: %s", err.message);
 	case WN_NOMEM:
 		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
+	case WN_IO:
+		log_error("request %s: %s", r->id, err.message);
+		return request_fail(r, REASON_INTERNAL, "the image decoder is not available");
 	default:
 		return request_fail(r, REASON_UNDECODABLE_IMAGE, "image: %s", err.message);
 	}
@@ -160,7 +164,7 @@ static reason prepare_inputs(request *r, const image *img)
 	return REASON_OK;
 }
 
-static void decode_one(audit_service *s, request *r)
+static void decode_one(audit_service *s, int worker, request *r)
 {
 	image img = {0};
 	int64_t start = monotonic_ns();
@@ -171,7 +175,7 @@ static void decode_one(audit_service *s, request *r)
 	if (!may_go_on(s, r, "decoding", needed) || fields_parse(r, &s->field_limits) != REASON_OK ||
 	    choose_model(s, r) != REASON_OK || answer_from_cache(s, r))
 		return;
-	reason why = decode_image(s, r, &img);
+	reason why = decode_image(s, worker, r, &img);
 	int64_t decoded = monotonic_ns();
 	r->stage_ns[STAGE_DECODE] = decoded - start;
 	needed = forecast_decoded_waiting(&s->forecast, queue_depth(s->to_infer), r->deadline_budget_ns, decoded);
@@ -180,7 +184,14 @@ static void decode_one(audit_service *s, request *r)
 		r->stage_ns[STAGE_PREPROCESS] = now - decoded;
 		forecast_decoded(&s->forecast, now - start, now);
 	}
-	image_free(&img);
+	decoder_release(s->image_decoders[worker], &img);
+}
+
+static wn_code decode_start(void *cls, int worker, wn_error *err)
+{
+	audit_service *s = cls;
+	const decoder_options opt = decoder_options_of(s->opt.config);
+	return decoder_open(&s->image_decoders[worker], &opt, err);
 }
 
 static void decode_run(void *cls, int worker, void **items, size_t count)
@@ -188,7 +199,7 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 	audit_service *s = cls;
 	for (size_t i = 0; i < count; i++) {
 		request *r = items[i];
-		decode_one(s, r);
+		decode_one(s, worker, r);
 		atomic_fetch_sub(&s->undecoded, 1);
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
@@ -332,7 +343,6 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 	s->opt = *opt;
 	s->field_limits =
 	    (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
-	s->image_limits = (image_limits){.max_side = c->image_side, .max_pixels = c->image_pixels};
 	s->capacity = (size_t)c->queue_capacity;
 	s->forecast.instances = c->instances;
 	s->forecast.decode_threads = c->decode_threads;
@@ -344,7 +354,7 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 				.start = infer_start,
 				.run = infer_run};
 	worker_options decode = {
-	    .name = "decode", .threads = c->decode_threads, .max_items = 1, .cls = s, .run = decode_run};
+	    .name = "decode", .threads = c->decode_threads, .max_items = 1, .cls = s, .start = decode_start, .run = decode_run};
 	wn_code code = queue_open(&s->to_decode, s->capacity, err);
 	if (code == WN_OK)
 		code = queue_open(&s->to_infer, s->capacity, err);
@@ -372,6 +382,8 @@ void audit_close(audit_service **sp)
 		return;
 	*sp = NULL;
 	audit_stop(s);
+	for (int i = 0; i < SERVER_MAX_DECODE_THREADS; i++)
+		decoder_close(&s->image_decoders[i]);
 	queue_close(&s->to_decode);
 	queue_close(&s->to_infer);
 	free(s);
@@ -413,6 +425,14 @@ size_t audit_waiting(audit_service *s) { return atomic_load(&s->waiting); }
 int64_t audit_predicted_wait_ns(audit_service *s)
 {
 	return forecast_wait(&s->forecast, audit_waiting(s), INT64_MAX, monotonic_ns());
+}
+
+uint64_t audit_decoder_restarts(audit_service *s)
+{
+	uint64_t n = 0;
+	for (int i = 0; i < s->opt.config->decode_threads; i++)
+		n += s->image_decoders[i] ? decoder_restarts(s->image_decoders[i]) : 0;
+	return n;
 }
 
 int audit_retry_after(audit_service *s)

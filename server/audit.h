@@ -57,6 +57,9 @@ void audit_abandon(audit_service *s);
 
 size_t audit_waiting(audit_service *s);
 
+/* Decoding helpers that had to be replaced. */
+uint64_t audit_decoder_restarts(audit_service *s);
+
 /* How long an audit that comes now would wait for inference. */
 int64_t audit_predicted_wait_ns(audit_service *s);
 

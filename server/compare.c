@@ -8,12 +8,13 @@
 
 #include <omp.h>
 
-#include "model/image.h"
+#include "server/decoder.h"
 #include "server/log.h"
 #include "server/worker.h"
 
 struct comparer {
 	const server_config *config;
+	decoder *decoder; /* the worker's: these are outside bytes here as well */
 	queue *in;
 	worker_pool *worker;
 	atomic_int places; /* free ones: 1 or 0 */
@@ -44,7 +45,6 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 {
 	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
 	const image_processor *ip = &ckpt->image_processor;
-	const image_limits limits = {.max_side = c->config->image_side, .max_pixels = c->config->image_pixels};
 	float probs[MAX_LABELS];
 	image img = {0};
 	int len = 0;
@@ -54,7 +54,7 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 	if (!pixels || !ids)
 		code = wn_fail(err, WN_NOMEM, "out of memory");
 	if (code == WN_OK)
-		code = image_decode_for(&img, j->image, j->image_len, &limits, ip->size, ip->size, err);
+		code = decoder_decode(c->decoder, &img, j->image, j->image_len, ip->size, ip->size, err);
 	const int64_t start = monotonic_ns();
 	if (code == WN_OK)
 		code = image_preprocess(pixels, ip, &img, err);
@@ -68,7 +68,7 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 	*took_ns = monotonic_ns() - start;
 	if (code == WN_OK)
 		*out = classifier_decide(m->classifier, probs);
-	image_free(&img);
+	decoder_release(c->decoder, &img);
 	free(pixels);
 	free(ids);
 	return code;
@@ -106,8 +106,10 @@ static void run(void *cls, int worker, void **items, size_t count)
 static wn_code start(void *cls, int worker, wn_error *err)
 {
 	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), 19); /* of this thread and its OpenMP team */
-	omp_set_num_threads(server_config_threads(((comparer *)cls)->config));
-	return WN_OK;
+	comparer *c = cls;
+	omp_set_num_threads(server_config_threads(c->config));
+	const decoder_options opt = decoder_options_of(c->config);
+	return decoder_open(&c->decoder, &opt, err);
 }
 
 wn_code compare_open(comparer **out, const server_config *config, wn_error *err)
@@ -134,6 +136,7 @@ void compare_close(comparer **cp)
 		return;
 	*cp = NULL;
 	worker_pool_close(&c->worker);
+	decoder_close(&c->decoder);
 	queue_close(&c->in);
 	free(c);
 }

@@ -13,6 +13,7 @@
 #define GIB ((double)(1u << 30))
 
 static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
+static const char *const ISOLATION[] = {"thread", "process", NULL}; /* as enum decode_isolation */
 static const char *const LOG_LEVELS[] = {"info", "warning", "error", NULL}; /* as enum log_level in log.h */
 
 static const config_key KEYS[] = {
@@ -82,7 +83,7 @@ static const config_key KEYS[] = {
 	       "processors one inference uses; 0: all there are, divided by the instances"),
     CONFIG_INT(server_config, max_batch, "inference.max_batch", "1", 1, SERVER_MAX_BATCH,
 	       "requests run together when they are already queued; nobody waits for a batch to fill"),
-    CONFIG_INT(server_config, decode_threads, "inference.decode_threads", "1", 1, 64,
+    CONFIG_INT(server_config, decode_threads, "inference.decode_threads", "1", 1, SERVER_MAX_DECODE_THREADS,
 	       "threads that turn request bodies into pixels and tokens"),
     CONFIG_INT(server_config, queue_capacity, "inference.queue_capacity", "32", 1, 65536,
 	       "requests that may wait; one more is answered 429"),
@@ -110,6 +111,12 @@ static const config_key KEYS[] = {
 		  .flags = CONFIG_RELOADABLE),
     CONFIG_STRING(server_config, tls_key, "tls.key", "", "PEM file with its key, unencrypted", .flags = CONFIG_RELOADABLE),
     CONFIG_BOOL(server_config, tls_admin, "tls.admin", "true", "on the admin listener too"),
+
+    CONFIG_SECTION("decode", "where images are decoded"),
+    CONFIG_ENUM(server_config, decode_isolation, "decode.isolation", "thread", ISOLATION,
+		"process: in a helper without rights, one for each decode thread, which may crash (422) without harm"),
+    CONFIG_DURATION(server_config, decode_timeout_ns, "decode.timeout", "5s", 0.01, 3600,
+		    "a helper that takes longer for an image is replaced, and the image refused (422)"),
 
     CONFIG_SECTION("cache", "answers kept for audits of the same image, text, assist and model"),
     CONFIG_BYTES(server_config, cache_bytes, "cache.bytes", "0", 0, 64 * GIB, "memory for answers, about 0.2 KiB each; 0: no cache"),

@@ -16,6 +16,9 @@ struct model_spec; /* policy.h */
 
 #define SERVER_MAX_INSTANCES 16
 #define SERVER_MAX_BATCH     16
+#define SERVER_MAX_DECODE_THREADS 64
+
+typedef enum decode_isolation { DECODE_IN_THREAD, DECODE_IN_PROCESS } decode_isolation;
 
 enum { CANARY_OFF, CANARY_ROLLBACK, CANARY_BOTH }; /* what a trial may do by itself */
 
@@ -73,6 +76,9 @@ typedef struct server_config {
 	int admin_port;
 	char *tls_certificate, *tls_key; /* PEM files; "" = no TLS */
 	bool tls_admin;
+
+	int decode_isolation; /* enum decode_isolation */
+	int64_t decode_timeout_ns;
 
 	size_t cache_bytes; /* 0 = no cache */
 	int64_t cache_max_age_ns;

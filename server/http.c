@@ -130,6 +130,7 @@ static char *metrics_answer(http *h)
 			    .body_bytes = request_pool_bytes(h->opt.pool),
 			    .body_budget = h->opt.config->body_budget,
 			    .access_log_dropped = access_log_dropped(h->opt.access_log),
+			    .decoder_restarts = audit_decoder_restarts(h->opt.audit),
 			    .cache = result_cache_read(h->opt.cache),
 			    .ready = ready,
 			    .manager = h->opt.manager};

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "model/omp_policy.h"
+#include "server/decoder.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -177,6 +178,8 @@ static int serve(const server_config *c, const arguments *a, const sigset_t *sig
 
 int main(int argc, char **argv)
 {
+	if (argc == 2 && strcmp(argv[1], DECODE_HELPER_OPTION) == 0)
+		return decode_helper_main();
 	arguments a = {0};
 	server_config c = {0};
 	wn_error err = {0};

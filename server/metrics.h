@@ -22,6 +22,7 @@ typedef struct metrics_gauges {
 	size_t body_bytes, body_budget;
 	uint64_t access_log_dropped;
 	result_cache_stats cache;
+	uint64_t decoder_restarts;
 	int ready;        /* 0 or 1 */
 	manager *manager; /* may be NULL: nothing is told of models */
 } metrics_gauges;

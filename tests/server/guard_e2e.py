@@ -372,6 +372,74 @@ def test_metrics_text_is_valid():
         check(False, f"{bad} passed for valid")
 
 
+# ---- images decoded in a helper process ----
+
+def children(pid):
+    out = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        out += read_file("/proc", str(pid), "task", task, "children").split()
+    return [int(x) for x in out]
+
+
+def test_isolated_decoder():
+    settings = (*GENEROUS, "decode.isolation=process", "decode.timeout=1h")
+    with Guarded(*GENEROUS) as server:
+        reference = [json.loads(server.ask_audit(t)[2])["labels"] for t in ("x", "y")]
+    try:
+        server = Guarded(*settings, env=ENVIRONMENT)
+    except AssertionError as e:
+        if "without libseccomp" in str(e):
+            return log("     built without libseccomp: not tried")
+        raise
+    with server:
+        key, helpers = KEYS["inference"], children(server.process.pid)
+        same(len(helpers), 2, "helpers: one for audits, one for trials")
+        status = read_file("/proc", str(helpers[0]), "status").decode()
+        same(re.search(r"NoNewPrivs:\t(\d)", status).group(1), "1", "NoNewPrivs")
+        same(re.search(r"Seccomp:\t(\d)", status).group(1), "2" if e2e.SLOW == 1 else "0", "Seccomp")
+        if os.access(f"/proc/{helpers[0]}/environ", os.R_OK):
+            check(KEYS["inference"].encode() not in read_file("/proc", str(helpers[0]), "environ"), "the helper was handed a key")
+        same([json.loads(server.ask_audit(t, key=key)[2])["labels"] for t in ("x", "y")], reference, "labels")
+        body, kind = multipart([("image", read_file(e2e.FILES, "truncated.jpg")), ("text", "x")])
+        same(server.ask("POST", "/v1/audit", key, body=body, headers={"Content-Type": kind})[0], 422, "a broken image")
+        same(children(server.process.pid), helpers, "nobody died of it")
+        # They are killed, as by a lack of memory: nobody notices.
+        for h in helpers:
+            os.kill(h, signal.SIGKILL)
+        same([server.ask_audit(key=key)[0] for _ in range(4)], [200] * 4, "after helpers were killed")
+        # One dies with an image in its hands: that is refused, nothing else is.
+        wait_for(lambda: children(server.process.pid), what="helpers")
+        for h in children(server.process.pid):
+            os.kill(h, signal.SIGSTOP)
+        with e2e.concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(server.ask_audit, key=key) for _ in range(4)]
+            wait_for(lambda: server.ask("GET", "/metrics", KEYS["metrics"])[2].count(b"winnow_requests_in_flight 4"), what="4 in flight")
+            same(server.ask("GET", "/v2/health/live")[0], 200, "live")
+            time.sleep(0.2)
+            for h in children(server.process.pid):
+                os.kill(h, signal.SIGSEGV)
+                os.kill(h, signal.SIGCONT)
+            answers = [a.result() for a in answers]
+        same(sorted(a[0] for a in answers), [200, 200, 200, 422], "the four")
+        for status, _, body in answers:
+            if status == 422:
+                same(json.loads(body)["reason"], "undecodable_image", body)
+                check("the decoder crashed on this image" in json.loads(body)["detail"], body)
+        same(server.ask_audit(key=key)[0], 200, "afterwards")
+        check(b"winnow_decoder_restarts_total" in server.ask("GET", "/metrics", KEYS["metrics"])[2])
+        helpers = children(server.process.pid)
+    for h in helpers:
+        wait_for(lambda: not os.path.exists(f"/proc/{h}"), what="helpers gone with the server")
+    with Guarded(*GENEROUS, "decode.isolation=process", "decode.timeout=400ms") as server:
+        for h in children(server.process.pid):
+            os.kill(h, signal.SIGSTOP)
+        status, _, body = server.ask_audit()
+        same(status, 422, body)
+        check("decoding took longer than 0.4 s" in json.loads(body)["detail"], body)
+        # On a machine that is busy enough the next one may take as long, and is replaced as well.
+        wait_for(lambda: server.ask_audit()[0] == 200, what="an answer from another helper")
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--serve", required=True)

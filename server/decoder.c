@@ -1,0 +1,307 @@
+/* decoder.c: our side of decoder.h; the helper's is decode_helper.c. */
+#include "server/decoder_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE             ((size_t)4096)
+#define START_TIMEOUT_NS (30 * (int64_t)1000000000)
+
+extern char **environ;
+
+struct decoder {
+	decoder_options opt;
+	int socket, memory; /* -1 = none */
+	pid_t helper;       /* 0 = none */
+	decode_slot *slot;
+	size_t size;
+	atomic_uint_fast64_t starts;
+};
+
+/* ---- the helper's life ---- */
+
+static void end_helper(decoder *d, int *status)
+{
+	if (d->socket >= 0)
+		close(d->socket);
+	d->socket = -1;
+	if (d->helper > 0) {
+		kill(d->helper, SIGKILL);
+		while (waitpid(d->helper, status, 0) < 0 && errno == EINTR)
+			;
+	}
+	d->helper = 0;
+}
+
+/* The environment without our keys. malloc'ed, its strings are not. */
+static char **environment(void)
+{
+	size_t n = 0, kept = 0;
+	while (environ[n])
+		n++;
+	char **e = calloc(n + 1, sizeof *e);
+	for (size_t i = 0; e && i < n; i++)
+		if (strncmp(environ[i], "WINNOW_", 7) != 0)
+			e[kept++] = environ[i];
+	return e;
+}
+
+/* Returns an errno. Its own process group: a Ctrl-C is for us, who drain. */
+static int spawn(pid_t *pid, int socket, int memory, char **env)
+{
+	char *argv[] = {"winnow-decode", DECODE_HELPER_OPTION, NULL};
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	sigemptyset(&none);
+	int e = posix_spawn_file_actions_init(&files);
+	if (e != 0)
+		return e;
+	if ((e = posix_spawnattr_init(&attr)) != 0) {
+		posix_spawn_file_actions_destroy(&files);
+		return e;
+	}
+	if ((e = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)) == 0 &&
+	    (e = posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0)) == 0 &&
+	    (e = posix_spawn_file_actions_adddup2(&files, socket, HELPER_SOCKET)) == 0 &&
+	    (e = posix_spawn_file_actions_adddup2(&files, memory, HELPER_MEMORY)) == 0 &&
+	    (e = posix_spawnattr_setsigmask(&attr, &none)) == 0 && (e = posix_spawnattr_setpgroup(&attr, 0)) == 0 &&
+	    (e = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP)) == 0)
+		e = posix_spawn(pid, "/proc/self/exe", &files, &attr, argv, env);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&files);
+	return e;
+}
+
+typedef enum heard { HEARD_ANSWER, HEARD_NOTHING, HEARD_END } heard;
+
+static heard hear(decoder *d, int64_t timeout_ns)
+{
+	struct pollfd p = {.fd = d->socket, .events = POLLIN};
+	struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+	int n;
+	while ((n = ppoll(&p, 1, &t, NULL)) < 0 && errno == EINTR)
+		; /* signals are blocked in workers: at most a debugger's */
+	char byte;
+	if (n <= 0)
+		return HEARD_NOTHING;
+	return recv(d->socket, &byte, 1, MSG_DONTWAIT) == 1 ? HEARD_ANSWER : HEARD_END;
+}
+
+static wn_code start_helper(decoder *d, wn_error *err)
+{
+	/* Descriptors of ours that are in the way of the helper's numbers are moved by the kernel only in this order: both
+	 * ends above HELPER_MEMORY. */
+	int ends[2], high[2] = {-1, -1};
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+		return wn_fail(err, WN_IO, "cannot start an image decoder: %s", strerror(errno));
+	char **env = environment();
+	high[0] = fcntl(ends[1], F_DUPFD_CLOEXEC, HELPER_MEMORY + 1);
+	high[1] = fcntl(d->memory, F_DUPFD_CLOEXEC, HELPER_MEMORY + 1);
+	int e = !env ? ENOMEM : high[0] < 0 || high[1] < 0 ? errno : spawn(&d->helper, high[0], high[1], env);
+	free(env);
+	close(ends[1]);
+	for (int i = 0; i < 2; i++)
+		if (high[i] >= 0)
+			close(high[i]);
+	d->socket = ends[0];
+	if (e != 0) {
+		d->helper = 0;
+		end_helper(d, NULL);
+		return wn_fail(err, WN_IO, "cannot start an image decoder: %s", strerror(e));
+	}
+	atomic_fetch_add(&d->starts, 1);
+	return WN_OK;
+}
+
+/* It says a byte when it is confined. */
+static wn_code await_helper(decoder *d, wn_error *err)
+{
+	int status = 0;
+	if (hear(d, START_TIMEOUT_NS) == HEARD_ANSWER)
+		return WN_OK;
+	end_helper(d, &status);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == HELPER_EXIT(WN_UNSUPPORTED))
+		return wn_fail(err, WN_UNSUPPORTED, "decode.isolation: winnow-serve was built without libseccomp, expected thread");
+	return wn_fail(err, WN_IO, "the image decoder did not start (status %d)", status);
+}
+
+/* ---- opening ---- */
+
+static size_t whole_pages(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
+
+static wn_code open_memory(decoder *d, wn_error *err)
+{
+	const image_limits *l = &d->opt.limits;
+	size_t input = whole_pages(sizeof(decode_slot)), pixels = input + whole_pages(l->max_bytes);
+	size_t pixels_size = 3 * (size_t)l->max_pixels;
+	d->size = pixels + whole_pages(pixels_size);
+	/* Pages come into being as they are written: a small image takes little of this. */
+	d->memory = memfd_create("winnow-decode", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (d->memory < 0 || ftruncate(d->memory, (off_t)d->size) != 0 ||
+	    fcntl(d->memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+		return wn_fail(err, WN_IO, "cannot create the image decoder's memory of %zu bytes: %s", d->size, strerror(errno));
+	void *p = mmap(NULL, d->size, PROT_READ | PROT_WRITE, MAP_SHARED, d->memory, 0);
+	if (p == MAP_FAILED)
+		return wn_fail(err, WN_NOMEM, "cannot map the image decoder's memory of %zu bytes: %s", d->size, strerror(errno));
+	d->slot = p;
+	d->slot->size = d->size;
+	d->slot->input_offset = input;
+	d->slot->pixels_offset = pixels;
+	d->slot->pixels_size = pixels_size;
+	d->slot->limits = *l;
+	return WN_OK;
+}
+
+decoder_options decoder_options_of(const server_config *c)
+{
+	return (decoder_options){
+	    .isolated = c->decode_isolation == DECODE_IN_PROCESS,
+	    .limits = {.max_side = c->image_side, .max_pixels = c->image_pixels, .max_bytes = c->max_image},
+	    .timeout_ns = c->decode_timeout_ns};
+}
+
+wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err)
+{
+	decoder *d = *out = calloc(1, sizeof *d);
+	if (!d)
+		return wn_fail(err, WN_NOMEM, "out of memory for an image decoder");
+	d->opt = *opt;
+	d->socket = d->memory = -1;
+	if (!opt->isolated)
+		return WN_OK;
+	wn_code code = open_memory(d, err);
+	if (code == WN_OK)
+		code = start_helper(d, err);
+	if (code == WN_OK)
+		code = await_helper(d, err);
+	if (code != WN_OK)
+		decoder_close(out);
+	return code;
+}
+
+void decoder_close(decoder **dp)
+{
+	decoder *d = *dp;
+	if (!d)
+		return;
+	*dp = NULL;
+	end_helper(d, NULL);
+	if (d->slot)
+		munmap(d->slot, d->size);
+	if (d->memory >= 0)
+		close(d->memory);
+	free(d);
+}
+
+/* ---- decoding ---- */
+
+/* Hands the image over. A helper that died while it was idle died of something else: a new one gets the image. */
+static wn_code send_image(decoder *d, wn_error *err)
+{
+	for (int tries = 0; tries < 2; tries++) {
+		if (d->helper > 0 && send(d->socket, "d", 1, MSG_NOSIGNAL) == 1)
+			return WN_OK;
+		end_helper(d, NULL);
+		wn_code code = start_helper(d, err);
+		if (code == WN_OK)
+			code = await_helper(d, err);
+		if (code != WN_OK)
+			return code;
+	}
+	return wn_fail(err, WN_IO, "the image decoder does not listen");
+}
+
+/* The helper's answer, none of which is believed: it may be somebody else by now. */
+static wn_code take_answer(decoder *d, image *out, wn_error *err)
+{
+	struct decode_answer a;
+	memcpy(&a, &d->slot->answer, sizeof a); /* once: it can still change there */
+	a.message[sizeof a.message - 1] = 0;
+	for (char *p = a.message; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+	if (a.code == WN_INVALID || a.code == WN_UNSUPPORTED || a.code == WN_TOO_LARGE || a.code == WN_NOMEM)
+		return wn_fail(err, (wn_code)a.code, "%s", a.message);
+	bool good = a.code == WN_OK && a.width >= 1 && a.height >= 1 && a.width <= 65535 && a.height <= 65535 &&
+		    3 * (uint64_t)a.width * (uint64_t)a.height <= 3 * (uint64_t)d->opt.limits.max_pixels;
+	for (int i = 0; i < 4; i++)
+		good = good && a.beyond[i] >= 0 && a.beyond[i] < 1; /* nor NaN */
+	if (!good)
+		return wn_fail(err, WN_INVALID, "the image cannot be decoded");
+	*out = (image){.width = a.width,
+		       .height = a.height,
+		       .rgb = (uint8_t *)d->slot + whole_pages(sizeof(decode_slot)) + whole_pages(d->opt.limits.max_bytes)};
+	memcpy(out->beyond, a.beyond, sizeof out->beyond);
+	return WN_OK;
+}
+
+/* *killed: the helper was killed from outside, which is not the image's doing. */
+static wn_code try_decode(decoder *d, image *out, const void *bytes, size_t len, int width, int height, bool *killed,
+			  wn_error *err)
+{
+	memcpy((uint8_t *)d->slot + whole_pages(sizeof(decode_slot)), bytes, len);
+	d->slot->len = len;
+	d->slot->width = width;
+	d->slot->height = height;
+	wn_code code = send_image(d, err);
+	if (code != WN_OK)
+		return code;
+	heard h = hear(d, d->opt.timeout_ns);
+	if (h == HEARD_ANSWER)
+		return take_answer(d, out, err);
+	/* It crashed on this image, or is busy with it for too long. */
+	int status = 0;
+	end_helper(d, &status); /* one that is gone already is only waited for */
+	if (h == HEARD_NOTHING)
+		return wn_fail(err, WN_INVALID, "decoding took longer than %.3g s", (double)d->opt.timeout_ns / 1e9);
+	int signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	*killed = signal_number == SIGKILL;
+	return wn_fail(err, WN_INVALID, "the decoder crashed on this image (signal %d)", signal_number);
+}
+
+static wn_code decode_isolated(decoder *d, image *out, const void *bytes, size_t len, int width, int height, wn_error *err)
+{
+	if (len > d->opt.limits.max_bytes)
+		return wn_fail(err, WN_TOO_LARGE, "image file of %zu bytes, the limit is %zu", len, d->opt.limits.max_bytes);
+	bool killed = false;
+	wn_error first = {0};
+	wn_code code = try_decode(d, out, bytes, len, width, height, &killed, &first);
+	if (killed)
+		return try_decode(d, out, bytes, len, width, height, &killed, err);
+	return code == WN_OK ? code : wn_fail(err, code, "%s", first.message);
+}
+
+wn_code decoder_decode(decoder *d, image *out, const void *bytes, size_t len, int width, int height, wn_error *err)
+{
+	*out = (image){0};
+	if (d->opt.isolated)
+		return decode_isolated(d, out, bytes, len, width, height, err);
+	return image_decode_for(out, bytes, len, &d->opt.limits, width, height, err);
+}
+
+void decoder_release(decoder *d, image *img)
+{
+	if (d->opt.isolated)
+		*img = (image){0};
+	else
+		image_free(img);
+}
+
+uint64_t decoder_restarts(const decoder *d)
+{
+	uint64_t n = atomic_load(&((decoder *)d)->starts);
+	return n > 0 ? n - 1 : 0;
+}
