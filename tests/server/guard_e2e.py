@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Who may do what, how often, over which listener; TLS, reload, the result cache, the metrics' text. Standard library and the openssl program only, over real HTTP.
+"""Who may do what, how often, over which listener; TLS, reload, the result cache, the metrics' text; and what goes wrong
+around the server. Standard library and the openssl program only, over real HTTP.
 
-  guard_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
+  guard_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--shims DIR] [--only NAME]
 """
 import argparse
 import http.client
 import itertools
 import json
+import mmap
 import os
 import re
 import shutil
 import signal
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -440,11 +443,189 @@ def test_isolated_decoder():
         wait_for(lambda: server.ask_audit()[0] == 200, what="an answer from another helper")
 
 
+# ---- what goes wrong around the server ----
+
+def test_full_disk_costs_log_lines_only():
+    with Guarded(*GENEROUS, "log.access=/dev/full") as server:
+        same([server.ask_audit()[0] for _ in range(3)], [200] * 3, "audits")
+        wait_for(lambda: server.metrics()["winnow_access_log_dropped_total"] >= 3, what="lines counted as lost")
+        same(server.ask("GET", "/v2/health/ready")[0], 200, "ready")
+    # The server's own messages too: it must start, serve and stop without them.
+    port = 0
+    with e2e.socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen([e2e.ARGS.serve, "--registry", os.path.join(e2e.WORK, "registry"), "--set", "model.name=tiny",
+                                    "--listen", f"127.0.0.1:{port}"], stdout=full, stderr=full)
+    try:
+        def live():
+            try:
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                c.request("GET", "/v2/health/live")
+                return c.getresponse().status == 200
+            except OSError:
+                return False
+        wait_for(live, what="a server without a log")
+        process.send_signal(signal.SIGTERM)
+        same(process.wait(timeout=60 * e2e.SLOW), 0, "exit code")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def refused_start(message, *arguments, **kwargs):
+    out = subprocess.run([e2e.ARGS.serve, "--listen", "127.0.0.1:0", "--set", "model.name=tiny", *arguments], capture_output=True,
+                         timeout=60 * e2e.SLOW, **kwargs)
+    text = out.stderr.decode()
+    same(out.returncode, 1, text)
+    check(message in text and text.count("\n") == 1, text)
+
+
+def test_unreadable_registry():
+    root = os.path.join(e2e.WORK, "unreadable")
+    version = os.path.join(root, "tiny", "1")
+    make_tiny_model.make(version, 0)
+    weights = os.path.join(version, "model.safetensors")
+    refused_start("cannot open", "--registry", weights)  # a file
+    with Guarded(*GENEROUS, extra=("--registry", root)) as server:
+        os.rename(root, root + ".away")  # the disk under a running server goes: what is in memory goes on answering
+        same(server.ask_audit()[0], 200, "without the registry")
+        same(server.ask("GET", "/v2/health/ready")[0], 200, "ready")
+        body = server.ask("POST", "/v2/repository/models/tiny/load", body=b'{"parameters":{"version":"7"}}')[2]
+        check(b"/proc/" not in body, body)
+        same(server.ask_audit()[0], 200, "after a load that failed")
+    os.rename(root + ".away", root)
+    with open(weights, "r+b") as f:
+        f.truncate(100)
+    refused_start("model.safetensors", "--registry", root)
+    os.remove(weights)
+    os.mkfifo(weights)
+    refused_start("special file", "--registry", root)  # and it does not wait for a writer
+    os.remove(weights)
+    shutil.rmtree(version)
+    make_tiny_model.make(version, 0)
+    os.chmod(version, 0)
+    if os.getuid() != 0:
+        refused_start("unreadable/tiny", "--registry", root)
+    elif subprocess.run([e2e.ARGS.serve, "--version"], user=65534, group=65534, extra_groups=[], capture_output=True).returncode == 0:
+        os.chmod(e2e.WORK, 0o755)
+        refused_start("unreadable/tiny", "--registry", root, user=65534, group=65534, extra_groups=[])
+    os.chmod(version, 0o755)
+
+
+def test_wall_clock_jumps_change_nothing():
+    # By inspection: the wall clock is for stamps in logs and for the start of the process, and nothing waits by it.
+    server_dir = os.path.join(e2e.HERE, "..", "..", "server")
+    for name in sorted(os.listdir(server_dir)):
+        text = read_file(server_dir, name).decode()
+        uses = re.findall(r"CLOCK_REALTIME|gettimeofday|\btime\(NULL\)", text)
+        check(not uses or (name in ("log.c", "metrics.c") and len(uses) == 1), f"{name}: {uses}")
+        if "pthread_cond_timedwait" in text and name != "http_watch.c":  # which waits on what http_listen.c made
+            check("pthread_condattr_setclock" in text, name + " waits by the wall clock")
+    shim = os.path.join(e2e.ARGS.shims, "libshim_clock.so")
+    if e2e.SLOW > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    with Guarded(*GENEROUS, "cache.bytes=64KiB", "http.idle_timeout=30s", "rates.inference=1000", env={"LD_PRELOAD": shim}) as server:
+        for i in range(12):
+            status, _, body = server.ask_audit(str(i % 6))
+            same(status, 200, body)
+            check(0 < json.loads(body)["timing_ms"]["total"] < 50000, body)
+        m = server.settled_metrics()
+        same(m["winnow_cache_hits_total"], 6, "answers from the cache, whatever the date")
+        check(m["winnow_request_duration_seconds_sum"] < 600, "durations")
+        stamps = {line["time"][:4] for line in server.access_log()}
+        check(len(stamps) > 1, f"the shim did not work: {stamps}")
+
+
+class Allocations:
+    """shim_allocation.c's file of three numbers."""
+
+    def __init__(self):
+        self.path = os.path.join(e2e.WORK, "allocations")
+        with open(self.path, "wb") as f:
+            f.write(bytes(24))
+        with open(self.path, "r+b") as f:
+            self.memory = mmap.mmap(f.fileno(), 24)
+
+    def arm(self, k):
+        self.memory[:] = struct.pack("qqq", k, 0, 0)
+
+    @property
+    def calls(self):
+        return struct.unpack("qqq", self.memory)[1]
+
+    @property
+    def failed(self):
+        return struct.unpack("qqq", self.memory)[2]
+
+
+def test_every_allocation_may_fail():
+    shim = os.path.join(e2e.ARGS.shims, "libshim_allocation.so")
+    if e2e.SLOW > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    allocations = Allocations()
+    environment = {"LD_PRELOAD": shim, "SHIM_CONTROL": allocations.path}
+    # Loading: the server starts, or says one line and ends. Some of all the places, the early ones more densely.
+    arguments = ["--registry", os.path.join(e2e.WORK, "registry"), "--set", "model.name=tiny", "--listen", "127.0.0.1:0"]
+    allocations.arm(0)
+    with Guarded(*GENEROUS, env=environment):
+        total = allocations.calls
+    check(total > 100, f"only {total} allocations were seen")
+    places = sorted({*range(1, 12), *(int(total ** (i / 24)) for i in range(9, 25)), *(total * i // 24 for i in range(1, 24))})
+    ended = 0
+    for k in places:
+        allocations.arm(k)
+        process = subprocess.Popen([e2e.ARGS.serve, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   env=dict(os.environ, **environment))
+        text = b""
+        while b"listening on" not in text:
+            line = process.stderr.readline()
+            text += line
+            if not line:
+                break
+        if b"listening on" in text:
+            process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        code = process.wait(timeout=60)
+        ended += code != 0
+        check(code in ((0, 1) if b"listening on" in text else (1, 2)), f"allocation {k} failed: exit code {code}: {text + rest}")
+        check(code == 0 or text.count(b"\n") >= 1, f"allocation {k} failed: exit code {code} without a word")
+    check(ended > len(places) / 3, f"{ended} of {len(places)} starts failed: the shim does not work")
+    # Answering: every allocation of a request in turn, until there are no more. Who gets no answer sees the connection closed.
+    with Guarded(*GENEROUS, "cache.bytes=64KiB", env=environment) as server:
+        same(server.ask_audit("first")[0], 200, "warm")
+        statuses, k = {}, 0
+        while True:
+            k += 1
+            allocations.arm(k)
+            try:
+                status = server.ask_audit(f"text {k}")[0]
+            except (OSError, http.client.HTTPException):
+                status = "closed"
+            statuses[status] = statuses.get(status, 0) + 1
+            if not allocations.failed:
+                break
+            check(status in (200, 429, 500, "closed"), f"allocation {k} failed: {status}")
+            check(server.process.poll() is None, f"allocation {k} failed: the server is gone: {server.errors()}")
+            check(k < 1000)
+        allocations.arm(0)
+        log(f"     {len(places)} of {total} allocations while loading; {k} while answering: {statuses}")
+        check(k > 5 and sum(v for s, v in statuses.items() if s != 200) >= 3, statuses)
+        same(server.ask_audit("afterwards")[0], 200, "afterwards")
+        allocations.arm(3)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in server.errors(), what="a reload, or why there was none")
+        allocations.arm(0)
+        same(server.settled_metrics()["winnow_requests_in_flight"], 0, "nothing is left behind")
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--serve", required=True)
     ap.add_argument("--prune", required=True)
     ap.add_argument("--promtool", default="")
+    ap.add_argument("--shims", default="")
     ap.add_argument("--only", default="")
     e2e.ARGS = ap.parse_args()
     with open(e2e.ARGS.serve, "rb") as f:
