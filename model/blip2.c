@@ -122,6 +122,8 @@ static bool lay_out(blip2_session *s, arena *a)
 wn_code blip2_session_open(blip2_session **out, const blip2 *m, const blip2_session_options *opt, wn_error *err)
 {
 	*out = NULL;
+	if (m->without_matrices)
+		return wn_fail(err, WN_INTERNAL, "this model's matrices were packed for an engine and are not here");
 	if (opt->max_batch < 1 || opt->max_batch > 65536 || opt->max_text_len < 1)
 		return wn_fail(err, WN_INVALID, "a session needs a batch of 1 to 65536 and at least one text token, found %d and %d",
 		               opt->max_batch, opt->max_text_len);

@@ -65,6 +65,8 @@ const blip2_config *blip2_get_config(const blip2 *m);
 size_t blip2_num_params(const blip2 *m);                 /* tensors */
 const param *blip2_param(const blip2 *m, size_t i);
 const param *blip2_find_param(const blip2 *m, const char *name); /* NULL when absent */
+/* The one that starts at this offset; NULL when none does. */
+const param *blip2_param_at(const blip2 *m, size_t offset);
 const param *blip2_find_role(const blip2 *m, component which, int index, int role); /* NULL when absent */
 float *blip2_weights(blip2 *m);                          /* the flat buffer, owned by m */
 size_t blip2_weights_count(const blip2 *m);              /* floats in it (each parameter starts 64-byte aligned) */

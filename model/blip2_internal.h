@@ -14,6 +14,7 @@ struct blip2 {
 	size_t weights_count; /* floats of the flat buffer */
 	arena memory;         /* holds weights */
 	float *weights;
+	bool without_matrices; /* they are an engine's alone (weight_source_fill_small) */
 
 	stack vision, qformer, text;
 	/* Offsets of what stands outside the blocks. */

@@ -375,6 +375,14 @@ const param *blip2_param(const blip2 *m, size_t i) { return i < m->num_params ? 
 float *blip2_weights(blip2 *m) { return m->weights; }
 size_t blip2_weights_count(const blip2 *m) { return m->weights_count; }
 
+const param *blip2_param_at(const blip2 *m, size_t offset)
+{
+	for (size_t i = 0; i < m->num_params; i++)
+		if (m->params[i].offset == offset)
+			return &m->params[i];
+	return NULL;
+}
+
 const param *blip2_find_role(const blip2 *m, component which, int index, int role)
 {
 	for (size_t i = 0; i < m->num_params; i++)

@@ -116,151 +116,16 @@ static wn_code digest_weights(char out[DIGEST_SIZE], const char *dir, wn_error *
 
 /* ---- weights ---- */
 
-static bool ends_with(const char *s, const char *end)
+static wn_code load_weights(checkpoint *ck, const blip2_config *config, const char *dir, const checkpoint_options *o, wn_error *err)
 {
-	size_t a = strlen(s), b = strlen(end);
-	return a >= b && !strcmp(s + a - b, end);
-}
-
-/* What the config asks for at least: the matrices of all blocks and the token embedding. A config that lies about its
- * sizes is caught by comparing this with the file, before a buffer of that size is asked for. */
-static double least_parameters(const blip2_config *c)
-{
-	double total = (double)c->vocab_size * c->text.hidden_size;
-	for (int k = 0; k < NUM_COMPONENTS; k++) {
-		const stack_config *s = shape_stack(c, (component)k);
-		for (int i = 0; i < s->num_hidden_layers; i++) {
-			const block_widths *w = &s->blocks[i];
-			double inner = (double)w->num_heads * w->head_dim;
-			total += (4 * inner + 2.0 * w->ffn_dim) * s->hidden_size;
-		}
-	}
-	return total;
-}
-
-static wn_code check_plausible(const blip2_config *c, const safetensors *st, wn_error *err)
-{
-	double stored = 0;
-	for (size_t i = 0; i < safetensors_count(st); i++) {
-		const char *name;
-		const tensor *t = safetensors_at(st, i, &name);
-		stored += (double)shape_count(t->rank, t->shape);
-	}
-	if (least_parameters(c) > stored)
-		return wn_fail(err, WN_INVALID, "config.json describes at least %.0f parameters, the weight file holds %.0f",
-		               least_parameters(c), stored);
-	return WN_OK;
-}
-
-static void format_shape(char *out, size_t size, int rank, const int64_t *shape)
-{
-	size_t n = (size_t)snprintf(out, size, "[");
-	for (int i = 0; i < rank && n < size; i++)
-		n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long)shape[i]);
-	if (n < size)
-		snprintf(out + n, size - n, "]");
-}
-
-static wn_code check_tensor(const param *p, const tensor *t, wn_error *err)
-{
-	char found[128], expected[128];
-	if (!t)
-		return wn_fail(err, WN_NOT_FOUND, "tensor %s: missing from the weight file", p->name);
-	if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
-		return wn_fail(err, WN_UNSUPPORTED, "tensor %s: dtype %s, expected F32, F16 or BF16", p->name, dtype_name(t->dtype));
-	if (t->rank == p->rank && !memcmp(t->shape, p->shape, (size_t)p->rank * sizeof *p->shape))
-		return WN_OK;
-	format_shape(found, sizeof found, t->rank, t->shape);
-	format_shape(expected, sizeof expected, p->rank, p->shape);
-	return wn_fail(err, WN_INVALID, "tensor %s: shape %s, the config needs %s", p->name, found, expected);
-}
-
-static wn_code check_finite(const char *name, const float *w, size_t count, wn_error *err)
-{
-	/* x - x is 0 for every finite x and NaN otherwise: one branch-free pass, then a search only when it failed. */
-	float sum = 0;
-	for (size_t i = 0; i < count; i++)
-		sum += w[i] - w[i];
-	if (sum == 0)
-		return WN_OK;
-	for (size_t i = 0; i < count; i++)
-		if (!isfinite(w[i]))
-			return wn_fail(err, WN_INVALID, "tensor %s: element %zu is %f, expected a finite number", name, i, (double)w[i]);
-	return WN_OK;
-}
-
-/* The language-model head is tied to the token embedding. Some files carry it anyway; one that differs is another model. */
-static wn_code check_lm_head(const blip2 *m, const tensor *t, wn_error *err)
-{
-	const param *p = blip2_find_param(m, "language_model.model.decoder.embed_tokens.weight");
-	if (!p)
-		return wn_fail(err, WN_INTERNAL, "the model has no token embedding");
-	param head = *p;
-	snprintf(head.name, sizeof head.name, "language_model.lm_head.weight");
-	wn_code rc = check_tensor(&head, t, err);
+	wn_code rc = weight_source_open(&ck->source, &ck->model, config, dir, o->read_weights, err);
 	if (rc)
 		return rc;
-	const float *w = blip2_weights((blip2 *)m) + p->offset;
-	const size_t width = (size_t)p->shape[1], size = dtype_size(t->dtype);
-	float *row = malloc(width * sizeof *row);
-	if (!row)
-		return wn_fail(err, WN_NOMEM, "tensor %s: out of memory", head.name);
-	for (size_t r = 0; rc == WN_OK && r < (size_t)p->shape[0]; r++) {
-		dtype_to_f32(row, (const char *)t->data + r * width * size, t->dtype, width);
-		if (memcmp(row, w + r * width, width * sizeof *row))
-			rc = wn_fail(err, WN_UNSUPPORTED, "tensor %s: row %zu differs from embed_tokens, expected tied embeddings",
-			             head.name, r);
-	}
-	free(row);
-	return rc;
-}
-
-/* Tensors of the file that no parameter claimed. */
-static wn_code check_extra(const blip2 *m, const safetensors *st, wn_error *err)
-{
-	for (size_t i = 0; i < safetensors_count(st); i++) {
-		const char *name;
-		const tensor *t = safetensors_at(st, i, &name);
-		if (blip2_find_param(m, name) || ends_with(name, ".position_ids"))
-			continue;
-		if (strcmp(name, "language_model.lm_head.weight"))
-			return wn_fail(err, WN_INVALID, "tensor %.200s: no parameter of this config has that name", name);
-		wn_code rc = check_lm_head(m, t, err);
-		if (rc)
-			return rc;
-	}
-	return WN_OK;
-}
-
-static wn_code load_weights(checkpoint *ck, const blip2_config *config, const char *dir, bool read, wn_error *err)
-{
-	safetensors *st = NULL;
-	wn_code rc = read ? safetensors_read_dir(&st, dir, err) : safetensors_open_dir(&st, dir, err);
-	if (rc)
-		return rc;
-	if ((rc = check_plausible(config, st, err)) || (rc = blip2_create(&ck->model, config, err)))
-		goto done;
-	const size_t n = blip2_num_params(ck->model);
-	for (size_t i = 0; i < n && rc == WN_OK; i++) {
-		const param *p = blip2_param(ck->model, i);
-		rc = check_tensor(p, safetensors_find(st, p->name), err);
-	}
-	bool matrix_seen = false;
-	for (size_t i = 0; i < n && rc == WN_OK; i++) {
-		const param *p = blip2_param(ck->model, i);
-		const tensor *t = safetensors_find(st, p->name);
-		float *w = blip2_weights(ck->model) + p->offset;
-		if (!matrix_seen && p->rank == 2) {
-			ck->stored_dtype = t->dtype;
-			matrix_seen = true;
-		}
-		dtype_to_f32(w, t->data, t->dtype, p->count);
-		rc = check_finite(p->name, w, p->count, err);
-	}
-	if (rc == WN_OK)
-		rc = check_extra(ck->model, st, err);
-done:
-	safetensors_close(&st);
+	ck->stored_dtype = weight_source_dtype(ck->source);
+	if (o->leave_weights)
+		return WN_OK;
+	rc = weight_source_fill(ck->source, err);
+	weight_source_close(&ck->source);
 	return rc;
 }
 
@@ -279,8 +144,6 @@ static wn_code load_manifest(checkpoint *ck, const char *dir, bool verify, wn_er
 	if (rc)
 		return wn_fail(err, rc, "%s", local.message);
 	ck->has_manifest = true;
-	if (strcmp(ck->manifest.precision, "int8") == 0)
-		return wn_fail(err, WN_UNSUPPORTED, "%s: precision: found \"int8\", this build runs f32", path);
 	return verify ? manifest_verify(&ck->manifest, dir, err) : WN_OK;
 }
 
@@ -351,7 +214,7 @@ wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_optio
 		goto failed;
 	if ((rc = checkpoint_load_tokenizer(&out->tokenizer, dir, config, &local)) ||
 	    (rc = checkpoint_load_image_processor(&out->image_processor, &out->has_image_processor, dir, config, &local)) ||
-	    (rc = load_weights(out, config, dir, opt->read_weights, &local)))
+	    (rc = load_weights(out, config, dir, opt, &local)))
 		goto failed;
 	if (!opt->skip_digest && (rc = digest_weights(out->digest, dir, &local)))
 		goto failed;
@@ -369,11 +232,18 @@ failed:
 
 void checkpoint_close(checkpoint *c)
 {
+	weight_source_close(&c->source);
 	blip2_close(&c->model);
 	tokenizer_close(&c->tokenizer);
 	if (c->has_manifest)
 		manifest_close(&c->manifest);
 	memset(c, 0, sizeof *c);
+}
+
+precision checkpoint_precision(const checkpoint *c)
+{
+	const int p = c->has_manifest && c->manifest.quantization ? precision_of(c->manifest.precision) : -1;
+	return p < 0 ? PRECISION_F32 : (precision)p;
 }
 
 /* ---- saving ---- */

@@ -11,11 +11,14 @@
 #include "model/blip2.h"
 #include "model/image.h"
 #include "model/manifest.h"
+#include "model/precision.h"
 #include "model/tensor.h"
 #include "model/tokenizer.h"
+#include "model/weight_source.h"
 
 typedef struct checkpoint {
 	blip2 *model;              /* owned */
+	weight_source *source;     /* owned, with leave_weights: where model's weights are yet to come from; else NULL */
 	tokenizer *tokenizer;      /* owned, NULL when the directory has none */
 	bool has_image_processor;
 	image_processor image_processor; /* defaults for config.image_size when the file is absent */
@@ -28,6 +31,7 @@ typedef struct checkpoint {
 typedef struct checkpoint_options {
 	bool verify_digests; /* compare every file with winnow.json first */
 	bool skip_digest;    /* do not hash the weights (large plain checkpoints, debug commands) */
+	bool leave_weights;  /* check the weight files, but leave their content to whoever fills the model from `source` */
 	bool read_weights;   /* read the weight files instead of mapping them (safetensors_read_dir) */
 } checkpoint_options;
 
@@ -35,6 +39,8 @@ typedef struct checkpoint_options {
  * tensor that is not a known duplicate (lm_head, position_ids) is an error that names it. */
 wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_options *opt, wn_error *err);
 void checkpoint_close(checkpoint *c);
+/* What it is to run in unless somebody says otherwise: what winnow.json says beside "quantization", else f32. */
+precision checkpoint_precision(const checkpoint *c);
 
 /* Parts of a directory without its weights, for tools that need no more. The tokenizer is NULL, and the processor has the
  * defaults for c->image_size (*present false), when the file is absent; both are checked against c. */

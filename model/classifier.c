@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/engine.h"
 #include "model/label_trie.h"
 #include "model/ops.h"
 #include "model/prompt.h"
@@ -36,7 +35,7 @@ struct classifier_session {
 /* ---- the classifier ---- */
 
 /* Checks that the parts fit together and prepares the paths. */
-static wn_code prepare(classifier *c, wn_error *err)
+static wn_code prepare(classifier *c, precision run_in, wn_error *err)
 {
 	const checkpoint *p = &c->parts;
 	if (!p->has_manifest)
@@ -56,17 +55,39 @@ static wn_code prepare(classifier *c, wn_error *err)
 		return wn_fail(err, WN_INVALID, "winnow.json: max_text_tokens %d with %d queries and %d verbalizer tokens makes %d "
 		               "positions, config.json has max_position_embeddings %d", p->manifest.max_text_tokens,
 		               bc->num_query_tokens, c->trie.tail_len, len, bc->max_position_embeddings);
-	return engine_open(&c->engine, p->model, PRECISION_F32, err);
+	const engine_options o = {.precision = run_in, .source = p->source};
+	return engine_open(&c->engine, p->model, &o, err);
 }
 
-wn_code classifier_open(classifier **out, const char *dir, const checkpoint_options *opt, wn_error *err)
+static wn_code take_checkpoint(classifier **out, checkpoint *ckpt, precision run_in, wn_error *err)
+{
+	classifier *c = calloc(1, sizeof *c);
+	*out = NULL;
+	if (!c)
+		return wn_fail(err, WN_NOMEM, "out of memory");
+	c->parts = *ckpt;
+	wn_code rc = prepare(c, run_in, err);
+	if (rc) {
+		classifier_close(&c); /* not owned yet: ckpt stays the caller's */
+		return rc;
+	}
+	c->owned = true;
+	weight_source_close(&c->parts.source);
+	memset(ckpt, 0, sizeof *ckpt);
+	*out = c;
+	return WN_OK;
+}
+
+wn_code classifier_open(classifier **out, const char *dir, const classifier_options *opt, wn_error *err)
 {
 	checkpoint ck;
+	checkpoint_options load = opt ? opt->load : (checkpoint_options){0};
 	*out = NULL;
-	wn_code rc = checkpoint_load(&ck, dir, opt, err);
+	load.leave_weights = true;
+	wn_code rc = checkpoint_load(&ck, dir, &load, err);
 	if (rc)
 		return rc;
-	if ((rc = classifier_from_checkpoint(out, &ck, err))) {
+	if ((rc = take_checkpoint(out, &ck, opt && opt->precision ? *opt->precision : checkpoint_precision(&ck), err))) {
 		wn_fail_prefix(err, "%.200s", dir);
 		checkpoint_close(&ck);
 	}
@@ -75,20 +96,7 @@ wn_code classifier_open(classifier **out, const char *dir, const checkpoint_opti
 
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err)
 {
-	classifier *c = calloc(1, sizeof *c);
-	*out = NULL;
-	if (!c)
-		return wn_fail(err, WN_NOMEM, "out of memory");
-	c->parts = *ckpt;
-	wn_code rc = prepare(c, err);
-	if (rc) {
-		classifier_close(&c); /* not owned yet: ckpt stays the caller's */
-		return rc;
-	}
-	c->owned = true;
-	memset(ckpt, 0, sizeof *ckpt);
-	*out = c;
-	return WN_OK;
+	return take_checkpoint(out, ckpt, checkpoint_precision(ckpt), err);
 }
 
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
@@ -100,7 +108,7 @@ wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, 
 		return wn_fail(err, WN_NOMEM, "out of memory");
 	c->parts = (checkpoint){.model = (blip2 *)m, .tokenizer = (tokenizer *)t, .has_image_processor = true,
 	                        .image_processor = *ip, .has_manifest = true, .manifest = *man};
-	wn_code rc = prepare(c, err);
+	wn_code rc = prepare(c, PRECISION_F32, err);
 	if (rc)
 		classifier_close(&c);
 	*out = c;
@@ -120,6 +128,7 @@ void classifier_close(classifier **c)
 }
 
 const checkpoint *classifier_checkpoint(const classifier *c) { return &c->parts; }
+const engine *classifier_engine(const classifier *c) { return c->engine; }
 int classifier_num_labels(const classifier *c) { return c->parts.manifest.num_labels; }
 const label_spec *classifier_label(const classifier *c, int i) { return &c->parts.manifest.labels[i]; }
 

@@ -15,21 +15,29 @@
 
 #include "base/error.h"
 #include "model/checkpoint.h"
+#include "model/engine.h"
 
 typedef struct classifier classifier;
 typedef struct classifier_session classifier_session;
 
-/* Loads dir (checkpoint_load with opt) and requires tokenizer, image processor and winnow.json with labels. */
-wn_code classifier_open(classifier **out, const char *dir, const checkpoint_options *opt, wn_error *err);
-/* Takes ownership of a loaded checkpoint's content (zeroes *ckpt on success). */
+typedef struct classifier_options {
+	checkpoint_options load;
+	const precision *precision; /* NULL: the model's own (checkpoint_precision) */
+} classifier_options;
+
+/* Loads dir, a layer at a time, and requires tokenizer, image processor and winnow.json with labels. classifier_checkpoint()'s model then
+ * has no matrices. opt may be NULL. */
+wn_code classifier_open(classifier **out, const char *dir, const classifier_options *opt, wn_error *err);
+/* Takes ownership of a loaded checkpoint's content (zeroes *ckpt on success), in its own precision. */
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err);
 /* The same over parts that the caller keeps, unchanged and alive, until classifier_close: a trainer's validation. It
- * answers with the weights as they are now. classifier_checkpoint() then has no digest. */
+ * answers with the weights as they are now, in f32. classifier_checkpoint() then has no digest. */
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
                           const manifest *man, wn_error *err);
 void classifier_close(classifier **c);
 
 const checkpoint *classifier_checkpoint(const classifier *c);
+const engine *classifier_engine(const classifier *c);
 int classifier_num_labels(const classifier *c);
 const label_spec *classifier_label(const classifier *c, int i);
 

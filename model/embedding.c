@@ -64,23 +64,17 @@ void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float 
 	ops->column_sum(dbias, d_embedded, (size_t)n * (size_t)count, hidden, 0, hidden);
 }
 
-void text_rows_range(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int lead, int t,
-                     size_t hidden, size_t first, size_t end)
-{
-	const size_t len = (size_t)lead + (size_t)t;
-	for (size_t r = first; r < end; r++) {
-		const size_t i = r / len, j = r % len;
-		float *row = x + r * hidden;
-		if (j >= (size_t)lead)
-			memcpy(row, token + (size_t)ids[i * (size_t)t + j - (size_t)lead] * hidden, hidden * sizeof *x);
-		ops->axpy(row, 1, position + (size_t)positions[r] * hidden, hidden);
-	}
-}
-
 void text_rows_forward(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int n,
                        int lead, int t, size_t hidden)
 {
-	text_rows_range(x, token, position, ids, positions, lead, t, hidden, 0, (size_t)n * ((size_t)lead + (size_t)t));
+	int len = lead + t;
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < len; j++) {
+			float *row = x + ((size_t)i * (size_t)len + (size_t)j) * hidden;
+			if (j >= lead)
+				memcpy(row, token + (size_t)ids[(size_t)i * (size_t)t + (size_t)(j - lead)] * hidden, hidden * sizeof *x);
+			ops->axpy(row, 1, position + (size_t)positions[(size_t)i * (size_t)len + (size_t)j] * hidden, hidden);
+		}
 }
 
 void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,

@@ -32,8 +32,6 @@ void vision_rows_backward(float *d_embedded, float *dbias, float *dclass, float 
  * positions[n][lead+t] (offset included by the caller). */
 void text_rows_forward(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int n,
                        int lead, int t, size_t hidden);
-void text_rows_range(float *x, const float *token, const float *position, const int32_t *ids, const int32_t *positions, int lead, int t,
-                     size_t hidden, size_t first, size_t end);
 /* dtoken, dposition += from dx. Lookups of padding_idx leave no gradient, as nn.Embedding(padding_idx) has it. */
 void text_rows_backward(float *dtoken, float *dposition, const float *dx, const int32_t *ids, const int32_t *positions, int n,
                         int lead, int t, size_t hidden, int32_t padding_idx);

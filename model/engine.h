@@ -5,7 +5,7 @@
  *     f32    results of blip2_forward up to the order of sums
  *     bf16   products of bf16 operands with f32 sums; residual stream, norms and softmax f32
  *     int8   Linear layers: s8 weights with a scale for each output, s8 activations with a scale for each row, exact s32 sums;
- *            attention as in bf16
+ *            attention as in bf16; the token table s8, with the scales of the logits' layer
  * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
  * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
  *
@@ -16,18 +16,29 @@
 
 #include "base/error.h"
 #include "model/blip2.h"
-
-typedef enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_INT8 } precision;
-extern const char *const PRECISION_NAMES[]; /* "f32", "bf16", "int8", NULL */
+#include "model/precision.h"
+#include "model/weight_source.h"
 
 typedef struct engine engine;
 
-/* Borrows m: norms, positions, biases and the token table are read from it. */
-wn_code engine_open(engine **out, const blip2 *m, precision p, wn_error *err);
+typedef struct engine_options {
+	precision precision;
+	/* Where m's matrices come from, a layer at a time, when m has only the others (weight_source_fill_small); NULL: from m. In an int8
+	 * engine, layers that a quantised model does not store as I8 run in bf16. */
+	weight_source *source;
+	/* What a layer runs in: `p`, or something else; NULL: always p. first: of its matrices, as blip2_param numbers them. */
+	precision (*choose)(void *ctx, const param *first, precision p);
+	void *ctx;
+} engine_options;
+
+/* Borrows m: norms, positions and biases are read from it, in f32 the token table too. The source is not needed any more. */
+wn_code engine_open(engine **out, const blip2 *m, const engine_options *o, wn_error *err);
 void engine_close(engine **e);
 precision engine_precision(const engine *e);
 /* "int8 brg:avx512_core_vnni", "int8 weights in f32 gemm:jit": what its layers really run on. e's memory. */
 const char *engine_describe(const engine *e);
+/* Layers that run in p, weights rounded to it in f32 included. */
+int engine_count_layers(const engine *e, precision p);
 
 typedef struct engine_session engine_session;
 /* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. Every run of it takes as many OpenMP threads
@@ -42,5 +53,9 @@ int engine_session_created(const engine_session *s);
  * WN_TOO_LARGE) into out. WN_INTERNAL where the threads of the session's opening are not to be had (inside a parallel region). Other
  * errors as blip2_forward's. */
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err);
+
+/* Of the last run, the session's: [n][1+P][Dv] after post_layernorm, [n][Q][Dq]. */
+const float *engine_vision_hidden(const engine_session *s);
+const float *engine_qformer_hidden(const engine_session *s);
 
 #endif

@@ -9,35 +9,32 @@
 #include "model/engine_internal.h"
 #include "model/ops.h"
 
-static const float *at(const blip2 *m, size_t offset) { return offset == NO_PARAM ? NULL : m->weights + offset; }
 static size_t inner_of(const engine_attention *a) { return (size_t)a->num_heads * (size_t)a->head_dim; }
 static bool in_bf16(const engine *e) { return e->precision != PRECISION_F32 && dnn_has_bf16(); }
 
-static wn_code open_attention(engine_attention *out, const blip2 *m, const attention_params *p, int hidden, precision prec, wn_error *err)
+static wn_code open_attention(engine_attention *out, engine_opener *op, const attention_params *p, int hidden, wn_error *err)
 {
 	*out = (engine_attention){.num_heads = p->num_heads, .head_dim = p->head_dim, .kv_width = p->kv_width, .norm = p->norm};
 	const size_t inner = inner_of(out), d = (size_t)hidden;
-	const layer_options plain = {.precision = prec}, residual = {.precision = prec, .accumulate = true};
 	if (!p->num_heads)
 		return WN_OK;
-	wn_code rc = layer_open(&out->qkv, &plain, at(m, p->qkv_weight), at(m, p->qkv_bias), d, p->kv_width ? inner : 3 * inner, err);
+	wn_code rc = engine_open_layer(op, &out->qkv, LAYER_PLAIN, p->qkv_weight, p->qkv_bias, d, p->kv_width ? inner : 3 * inner, err);
 	if (!rc && p->kv_width)
-		rc = layer_open(&out->kv, &plain, at(m, p->kv_weight), at(m, p->kv_bias), (size_t)p->kv_width, 2 * inner, err);
-	return rc ? rc : layer_open(&out->out, &residual, at(m, p->out_weight), at(m, p->out_bias), inner, d, err);
+		rc = engine_open_layer(op, &out->kv, LAYER_PLAIN, p->kv_weight, p->kv_bias, (size_t)p->kv_width, 2 * inner, err);
+	return rc ? rc : engine_open_layer(op, &out->out, LAYER_ACCUMULATES, p->out_weight, p->out_bias, inner, d, err);
 }
 
-wn_code engine_block_open(engine_block *out, const blip2 *m, const block *b, precision p, wn_error *err)
+wn_code engine_block_open(engine_block *out, engine_opener *op, const block *b, wn_error *err)
 {
-	const layer_options plain = {.precision = p}, residual = {.precision = p, .accumulate = true};
 	const size_t d = (size_t)b->hidden, ffn = (size_t)b->ffn_dim;
 	*out = (engine_block){.activation = b->activation, .pre_norm = b->pre_norm, .causal = b->causal, .hidden = b->hidden, .eps = b->eps,
 			      .norm = b->ffn_norm};
-	wn_code rc = open_attention(&out->self, m, &b->self, b->hidden, p, err);
+	wn_code rc = open_attention(&out->self, op, &b->self, b->hidden, err);
 	if (!rc)
-		rc = open_attention(&out->cross, m, &b->cross, b->hidden, p, err);
+		rc = open_attention(&out->cross, op, &b->cross, b->hidden, err);
 	if (!rc)
-		rc = layer_open(&out->fc1, &plain, at(m, b->fc1_weight), at(m, b->fc1_bias), d, ffn, err);
-	return rc ? rc : layer_open(&out->fc2, &residual, at(m, b->fc2_weight), at(m, b->fc2_bias), ffn, d, err);
+		rc = engine_open_layer(op, &out->fc1, LAYER_PLAIN, b->fc1_weight, b->fc1_bias, d, ffn, err);
+	return rc ? rc : engine_open_layer(op, &out->fc2, LAYER_ACCUMULATES, b->fc2_weight, b->fc2_bias, ffn, d, err);
 }
 
 void engine_block_close(engine_block *b)
@@ -45,6 +42,14 @@ void engine_block_close(engine_block *b)
 	layer *all[] = {&b->self.qkv, &b->self.out, &b->cross.qkv, &b->cross.kv, &b->cross.out, &b->fc1, &b->fc2};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		layer_close(all[i]);
+}
+
+void engine_block_layers(const engine_block *b, void (*f)(void *ctx, const layer *l), void *ctx)
+{
+	const layer *all[] = {&b->self.qkv, &b->self.out, &b->cross.qkv, &b->cross.kv, &b->cross.out, &b->fc1, &b->fc2};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		if (all[i]->packed)
+			f(ctx, all[i]);
 }
 
 /* ---- attention ---- */

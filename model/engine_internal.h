@@ -18,6 +18,7 @@ typedef struct layer {
 	packed_linear *packed;
 	element src, dst;
 	size_t in, out;
+	precision precision; /* rounded weights in f32 included */
 	float *scale;      /* int8: [out], owned */
 	const float *bias; /* int8: [out] or NULL, the model's: added where dst is read */
 } layer;
@@ -28,9 +29,43 @@ typedef struct layer_options {
 	bool wide;        /* bf16: dst is f32 */
 } layer_options;
 
-/* w [out][in], b [out] or NULL: copied, but for an int8 layer's bias. */
-wn_code layer_open(layer *l, const layer_options *o, const float *w, const float *b, size_t in, size_t out, wn_error *err);
+/* [out][in], in f32 or already s8 with a scale for each output, and [out] or NULL. */
+typedef struct layer_weights {
+	const float *f32;
+	const int8_t *q;
+	const float *scale;
+	const float *bias;
+} layer_weights;
+
+/* Copies what w points to, but for an int8 layer's bias. */
+wn_code layer_open(layer *l, const layer_options *o, const layer_weights *w, size_t in, size_t out, wn_error *err);
 void layer_close(layer *l);
+/* While an engine is opened: where a layer's weights come from, and buffers for one of them. */
+typedef struct engine_opener {
+	const blip2 *m;
+	const engine_options *o;
+	float *f32, *scale;
+	int8_t *q;
+	size_t f32_room, scale_room, q_room;
+} engine_opener;
+
+enum {
+	LAYER_PLAIN,
+	LAYER_ACCUMULATES,
+	LAYER_WIDE,
+	LAYER_PIXELS, /* wide, never int8: few rows of many values of all sizes would lose more there than they save */
+};
+/* The layer whose weights [out][in] start at `weight` of m's buffer; bias: an offset or NO_PARAM. */
+wn_code engine_open_layer(engine_opener *op, layer *l, int kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err);
+
+/* Tokens' vectors: f32 rows of the model, or bf16, or s8 with a scale for each row. */
+typedef struct token_table {
+	const float *f32;
+	float *own; /* f32, when the model has none */
+	uint16_t *half;
+	int8_t *q;
+	float *scale;
+} token_table;
 
 typedef struct engine_attention {
 	int num_heads, head_dim;
@@ -61,6 +96,7 @@ struct engine {
 	precision precision;
 	engine_stack vision, qformer, text;
 	layer patches, projection, logits;
+	token_table tokens;
 	char description[128];
 };
 
@@ -120,8 +156,13 @@ typedef struct engine_rows {
 	float *kept_x;
 } engine_rows;
 
-wn_code engine_block_open(engine_block *out, const blip2 *m, const block *b, precision p, wn_error *err);
+/* Token id's vector, [Dt]. */
+void engine_token(const engine *e, int32_t id, float *out);
+
+wn_code engine_block_open(engine_block *out, engine_opener *op, const block *b, wn_error *err);
 void engine_block_close(engine_block *b);
+/* Calls f for every layer of the block. */
+void engine_block_layers(const engine_block *b, void (*f)(void *ctx, const layer *l), void *ctx);
 /* l's share of x [n*len][hidden], in place. All lanes must call it with the same run: they wait for each other once an attention. */
 void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run);
 

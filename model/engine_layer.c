@@ -2,7 +2,6 @@
  *
  * Between two products a row is read in the type that the first one wrote, worked on in f32 in a buffer that stays in the first
  * cache, and written in the type that the second one reads. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,48 +26,62 @@ static void quantize_weights(int8_t *q, float *scale, float *values, const float
 	}
 }
 
-static wn_code open_int8(layer *l, const float *w, const float *b, wn_error *err)
+static wn_code open_int8(layer *l, const layer_weights *w, wn_error *err)
 {
-	int8_t *q = malloc(l->in * l->out);
+	int8_t *made = w->q ? NULL : malloc(l->in * l->out);
 	l->scale = malloc(l->out * sizeof *l->scale);
-	wn_code rc = q && l->scale ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer of %zu x %zu", l->out, l->in);
+	wn_code rc = (w->q || made) && l->scale ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer of %zu x %zu", l->out, l->in);
 	if (!rc) {
-		quantize_weights(q, l->scale, NULL, w, l->in, l->out);
+		if (w->q)
+			memcpy(l->scale, w->scale, l->out * sizeof *l->scale);
+		else
+			quantize_weights(made, l->scale, NULL, w->f32, l->in, l->out);
 		l->src = ELEMENT_S8;
 		l->dst = ELEMENT_S32;
-		l->bias = b;
-		const packed_spec spec = {.in = (int64_t)l->in, .out = (int64_t)l->out, .src = l->src, .dst = l->dst, .quantized = q};
+		l->bias = w->bias;
+		const packed_spec spec = {.in = (int64_t)l->in, .out = (int64_t)l->out, .src = l->src, .dst = l->dst,
+					  .quantized = w->q ? w->q : made};
 		rc = packed_open(&l->packed, &spec, err);
 	}
-	free(q);
+	free(made);
 	return rc;
 }
 
-static wn_code open_float(layer *l, const layer_options *o, bool bf16, const float *w, const float *b, wn_error *err)
+static wn_code open_float(layer *l, const layer_options *o, bool bf16, const layer_weights *w, wn_error *err)
 {
 	l->src = bf16 ? ELEMENT_BF16 : ELEMENT_F32;
 	l->dst = bf16 && !o->accumulate && !o->wide ? ELEMENT_BF16 : ELEMENT_F32;
 	const packed_spec spec = {.in = (int64_t)l->in, .out = (int64_t)l->out, .src = l->src, .dst = l->dst, .accumulate = o->accumulate,
-				  .weight = w, .bias = b};
+				  .weight = w->f32, .bias = w->bias};
 	return packed_open(&l->packed, &spec, err);
 }
 
+static void scale_weights(float *values, const int8_t *q, const float *scale, size_t in, size_t out)
+{
+	PARALLEL_RANGE(out, row_grain(in), j0, j1)
+	for (size_t j = j0; j < j1; j++)
+		for (size_t i = 0; i < in; i++)
+			values[j * in + i] = scale[j] * q[j * in + i];
+}
+
 /* f32 with the weights as the precision rounds them: for a CPU that has no kernel for it. */
-static wn_code open_rounded(layer *l, const layer_options *o, const float *w, const float *b, wn_error *err)
+static wn_code open_rounded(layer *l, const layer_options *o, const layer_weights *w, wn_error *err)
 {
 	const size_t count = l->in * l->out;
 	float *values = malloc(count * sizeof *values), *scale = malloc(l->out * sizeof *scale);
 	int8_t *q = malloc(count);
 	uint16_t *half = malloc(count * sizeof *half);
 	wn_code rc = values && scale && q && half ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer of %zu x %zu", l->out, l->in);
-	if (!rc && o->precision == PRECISION_INT8) {
-		quantize_weights(q, scale, values, w, l->in, l->out);
+	if (!rc && w->q) {
+		scale_weights(values, w->q, w->scale, l->in, l->out);
+	} else if (!rc && o->precision == PRECISION_INT8) {
+		quantize_weights(q, scale, values, w->f32, l->in, l->out);
 	} else if (!rc) {
-		ops->to_bf16(half, w, count);
+		ops->to_bf16(half, w->f32, count);
 		ops->widen(values, half, count);
 	}
 	if (!rc)
-		rc = open_float(l, o, false, values, b, err);
+		rc = open_float(l, o, false, &(layer_weights){.f32 = values, .bias = w->bias}, err);
 	free(values);
 	free(scale);
 	free(q);
@@ -76,20 +89,20 @@ static wn_code open_rounded(layer *l, const layer_options *o, const float *w, co
 	return rc;
 }
 
-wn_code layer_open(layer *l, const layer_options *o, const float *w, const float *b, size_t in, size_t out, wn_error *err)
+wn_code layer_open(layer *l, const layer_options *o, const layer_weights *w, size_t in, size_t out, wn_error *err)
 {
-	*l = (layer){.in = in, .out = out};
+	*l = (layer){.in = in, .out = out, .precision = o->precision};
 	wn_code rc;
 	if (o->precision == PRECISION_F32)
-		rc = open_float(l, o, false, w, b, err);
+		rc = open_float(l, o, false, w, err);
 	else if (o->precision == PRECISION_BF16)
-		rc = dnn_has_bf16() ? open_float(l, o, true, w, b, err) : WN_UNSUPPORTED;
+		rc = dnn_has_bf16() ? open_float(l, o, true, w, err) : WN_UNSUPPORTED;
 	else
-		rc = open_int8(l, w, b, NULL);
+		rc = open_int8(l, w, NULL);
 	if (rc == WN_UNSUPPORTED) {
 		layer_close(l);
-		*l = (layer){.in = in, .out = out};
-		rc = open_rounded(l, o, w, b, err);
+		*l = (layer){.in = in, .out = out, .precision = o->precision};
+		rc = open_rounded(l, o, w, err);
 	}
 	if (rc)
 		layer_close(l);
@@ -101,6 +114,61 @@ void layer_close(layer *l)
 	packed_close(&l->packed);
 	free(l->scale);
 	*l = (layer){0};
+}
+
+/* ---- where weights come from ---- */
+
+/* Room for `count` elements, whatever was there before. */
+static wn_code need_room(void **buffer, size_t *room, size_t count, size_t size, wn_error *err)
+{
+	if (*room >= count)
+		return WN_OK;
+	free(*buffer);
+	*buffer = malloc(count * size);
+	*room = *buffer ? count : 0;
+	return *buffer ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a layer's %zu weights", count);
+}
+
+static wn_code read_weights(engine_opener *op, layer_weights *w, bool int8, size_t weight, size_t in, size_t out, wn_error *err)
+{
+	wn_code rc;
+	if (!int8) {
+		rc = need_room((void **)&op->f32, &op->f32_room, in * out, sizeof *op->f32, err);
+		w->f32 = op->f32;
+		return rc ? rc : weight_source_read(op->o->source, weight, in * out, op->f32, err);
+	}
+	rc = need_room((void **)&op->q, &op->q_room, in * out, 1, err);
+	if (!rc)
+		rc = need_room((void **)&op->scale, &op->scale_room, out, sizeof *op->scale, err);
+	if (!rc)
+		weight_source_read_int8(op->o->source, weight, in * out, op->q, op->scale);
+	w->q = op->q;
+	w->scale = op->scale;
+	return rc;
+}
+
+wn_code engine_open_layer(engine_opener *op, layer *l, int kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err)
+{
+	const engine_options *eo = op->o;
+	layer_options o = {.precision = eo->precision, .accumulate = kind == LAYER_ACCUMULATES, .wide = kind >= LAYER_WIDE};
+	layer_weights w = {.bias = bias == NO_PARAM ? NULL : op->m->weights + bias};
+	const bool stored = eo->source && weight_source_is_int8(eo->source, weight, in * out);
+	wn_code rc = WN_OK;
+	if (o.precision == PRECISION_INT8 && !stored && eo->source && weight_source_is_quantized(eo->source))
+		o.precision = PRECISION_BF16;
+	if (o.precision == PRECISION_INT8 && kind == LAYER_PIXELS)
+		o.precision = PRECISION_BF16;
+	if (eo->choose)
+		o.precision = eo->choose(eo->ctx, blip2_param_at(op->m, weight), o.precision);
+	if (eo->source)
+		rc = read_weights(op, &w, stored && o.precision == PRECISION_INT8, weight, in, out, err);
+	else
+		w.f32 = op->m->weights + weight;
+	if (!rc)
+		rc = layer_open(l, &o, &w, in, out, err);
+	if (eo->source)
+		weight_source_release(eo->source, weight, in * out);
+	return rc;
 }
 
 /* ---- rows ---- */

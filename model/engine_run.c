@@ -73,11 +73,15 @@ static void run_text(engine_lane *l, const blip2_batch *b, const int32_t *rows, 
 	const size_t queries = (size_t)m->config.num_query_tokens, d = (size_t)m->text.hidden, len = queries + (size_t)b->text_len;
 	const row_range own = lane_share(l, (size_t)b->n * len);
 	engine_rows run = {.n = b->n, .len = (int)len, .mask = text_needs_mask(b) ? s->mask : NULL};
-	for (size_t r = own.first; r < own.first + own.count; r++)
-		if (r % len < queries)
-			memcpy(s->text_x + r * d, s->projected + (r / len * queries + r % len) * d, d * sizeof(float));
-	text_rows_range(s->text_x, m->weights + m->token_embedding, m->weights + m->text_position, b->input_ids, s->positions, (int)queries,
-			b->text_len, d, own.first, own.first + own.count);
+	for (size_t r = own.first; r < own.first + own.count; r++) {
+		const size_t i = r / len, j = r % len;
+		float *row = s->text_x + r * d;
+		if (j < queries)
+			memcpy(row, s->projected + (i * queries + j) * d, d * sizeof *row);
+		else
+			engine_token(s->e, b->input_ids[i * (size_t)b->text_len + j - queries], row);
+		ops->axpy(row, 1, m->weights + m->text_position + (size_t)s->positions[r] * d, d);
+	}
 	for (int i = 0; i < s->e->text.num_blocks; i++) {
 		if (i == s->e->text.num_blocks - 1) {
 			run.kept = rows;
@@ -136,3 +140,6 @@ wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows,
 	layer_write(&s->wide, &s->e->logits, count, out, false);
 	return WN_OK;
 }
+
+const float *engine_vision_hidden(const engine_session *s) { return s->vision_x; }
+const float *engine_qformer_hidden(const engine_session *s) { return s->query_x; }

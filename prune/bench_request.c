@@ -91,11 +91,14 @@ wn_code bench_open(bench_session **out, const blip2 *m, const bench_request_opti
 		return wn_fail(err, WN_NOMEM, "out of memory for a benchmark");
 	wn_code rc = make_inputs(s, blip2_get_config(m), o, err);
 	if (!rc)
-		rc = engine_open(&s->engine, m, o->precision, err);
+		rc = engine_open(&s->engine, m, &(engine_options){.precision = o->precision, .source = o->source}, err);
 	if (!rc)
 		rc = engine_session_open(&s->session, s->engine, 1, o->tokens, o->logit_rows, err);
-	for (int i = 0; i < BENCH_WARM_UP_RUNS && !rc; i++)
+	for (int i = 0; i < BENCH_WARM_UP_RUNS && !rc; i++) {
 		rc = bench_run(s, &ms, err);
+		if (i == 0 && o->first_answer)
+			o->first_answer(o->ctx);
+	}
 	if (!rc && !isfinite(s->logits[0]))
 		rc = wn_fail(err, WN_INTERNAL, "logits: found %f, expected finite numbers", (double)s->logits[0]);
 	if (rc)

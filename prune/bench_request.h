@@ -18,6 +18,8 @@ typedef struct bench_request_options {
 	int tokens;     /* of text, behind the queries */
 	int logit_rows; /* the last so many positions; bench: 1 */
 	int runs;       /* timed, behind the warm-up */
+	weight_source *source;            /* where m's matrices come from (engine.h), or NULL */
+	void (*first_answer)(void *ctx);  /* called behind the first request of all; may be NULL */
 	void (*mark)(void *ctx, bool begin); /* called before the first timed run and behind the last; may be NULL */
 	void *ctx;
 } bench_request_options;

@@ -213,7 +213,7 @@ static int print_json(eval_job *j, const metrics *m, const char *model, const ch
 int cmd_eval(int argc, char **argv)
 {
 	omp_spin_long();
-	const char *model = NULL, *data = NULL, *split = "test";
+	const char *model = NULL, *data = NULL, *split = "test", *precision_name = NULL;
 	bool json = false;
 	int limit = 0, batch = 1, threads = 0;
 	const option_spec specs[] = {
@@ -224,6 +224,7 @@ int cmd_eval(int argc, char **argv)
 		{"limit", OPTION_INT, &limit, "N", "the first N samples only; 0: all", .min = 0, .max = 1e9},
 		{"batch", OPTION_INT, &batch, "N", "ads a forward; 1 times them as requests come", .min = 1, .max = 256},
 		{"threads", OPTION_INT, &threads, "N", "OpenMP threads; 0: all processors", .min = 0, .max = 256},
+		{"precision", OPTION_CHOICE, &precision_name, "P", "f32, bf16 or int8; default: the model's own", .choices = "f32 bf16 int8"},
 		{0}};
 	const command_info info = {"eval", "accuracy, F1, calibration and latency on a data set",
 				   "winnow-prune eval --model runs/teacher/best --data data/synmaad\n"
@@ -235,7 +236,8 @@ int cmd_eval(int argc, char **argv)
 	if (threads)
 		omp_set_num_threads(threads);
 	wn_error err = {0};
-	checkpoint_options co = {.verify_digests = true};
+	const precision asked = precision_name ? (precision)precision_of(precision_name) : PRECISION_F32;
+	const classifier_options co = {.load.verify_digests = true, .precision = precision_name ? &asked : NULL};
 	classifier *c = NULL;
 	eval_job j = {0};
 	metrics *m = calloc(1, sizeof *m);

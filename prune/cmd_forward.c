@@ -10,6 +10,7 @@
 
 #include "model/blip2.h"
 #include "model/checkpoint.h"
+#include "model/engine.h"
 #include "model/safetensors.h"
 #include "prune/commands.h"
 #include "prune/options.h"
@@ -170,15 +171,49 @@ typedef struct outputs {
 	size_t vision_sample, qformer_sample, logits_sample; /* floats a sample */
 } outputs;
 
-static wn_code forward_chunks(outputs *o, const blip2 *m, const inputs *in, wn_error *err)
+/* f32 runs as it is trained, other precisions as they are served. */
+typedef struct forward_run {
+	blip2_session *plain;
+	engine *engine;
+	engine_session *packed;
+} forward_run;
+
+static wn_code forward_open(forward_run *r, const blip2 *m, precision p, int max_batch, int text_len, wn_error *err)
+{
+	blip2_session_options opt = blip2_session_defaults();
+	opt.max_batch = max_batch;
+	opt.max_text_len = text_len;
+	if (p == PRECISION_F32)
+		return blip2_session_open(&r->plain, m, &opt, err);
+	wn_code rc = engine_open(&r->engine, m, &(engine_options){.precision = p}, err);
+	return rc ? rc : engine_session_open(&r->packed, r->engine, max_batch, text_len,
+					     max_batch * (blip2_get_config(m)->num_query_tokens + text_len), err);
+}
+
+static void forward_close(forward_run *r)
+{
+	blip2_session_close(&r->plain);
+	engine_session_close(&r->packed);
+	engine_close(&r->engine);
+}
+
+/* Logits of all rows, [n * len], at `logits`. */
+static wn_code forward_batch(forward_run *r, const blip2_batch *b, const int32_t *rows, size_t count, float *logits, wn_error *err)
+{
+	if (r->packed)
+		return engine_run(r->packed, b, rows, count, logits, err);
+	wn_code rc = blip2_forward(r->plain, b, err);
+	if (!rc)
+		blip2_logits(r->plain, rows, count, logits);
+	return rc;
+}
+
+static wn_code forward_chunks(outputs *o, const blip2 *m, precision p, const inputs *in, wn_error *err)
 {
 	const blip2_config *c = blip2_get_config(m);
 	const int chunk = chunk_size(c, in->n, in->text_len), len = c->num_query_tokens + in->text_len;
 	const size_t sample_pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
-	blip2_session *s = NULL;
-	blip2_session_options opt = blip2_session_defaults();
-	opt.max_batch = chunk;
-	opt.max_text_len = in->text_len;
+	forward_run r = {0};
 	wn_code rc;
 	float *pixels = malloc((size_t)chunk * sample_pixels * sizeof *pixels);
 	int32_t *rows = malloc((size_t)chunk * (size_t)len * sizeof *rows);
@@ -188,26 +223,26 @@ static wn_code forward_chunks(outputs *o, const blip2 *m, const inputs *in, wn_e
 	}
 	for (int i = 0; i < chunk * len; i++)
 		rows[i] = i;
-	if ((rc = blip2_session_open(&s, m, &opt, err)))
-		goto done;
+	rc = forward_open(&r, m, p, chunk, in->text_len, err);
 	for (int first = 0; first < in->n && rc == WN_OK; first += chunk) {
 		const int n = in->n - first < chunk ? in->n - first : chunk;
 		const blip2_batch b = slice(in, first, n, pixels, sample_pixels);
-		if ((rc = blip2_forward(s, &b, err)))
-			break;
 		const size_t at = (size_t)first, k = (size_t)n * sizeof(float);
-		memcpy(o->vision + at * o->vision_sample, blip2_vision_hidden(s), k * o->vision_sample);
-		memcpy(o->qformer + at * o->qformer_sample, blip2_qformer_hidden(s), k * o->qformer_sample);
-		blip2_logits(s, rows, (size_t)n * (size_t)len, o->logits + at * o->logits_sample);
+		if ((rc = forward_batch(&r, &b, rows, (size_t)n * (size_t)len, o->logits + at * o->logits_sample, err)))
+			break;
+		memcpy(o->vision + at * o->vision_sample, r.packed ? engine_vision_hidden(r.packed) : blip2_vision_hidden(r.plain),
+		       k * o->vision_sample);
+		memcpy(o->qformer + at * o->qformer_sample, r.packed ? engine_qformer_hidden(r.packed) : blip2_qformer_hidden(r.plain),
+		       k * o->qformer_sample);
 	}
 done:
-	blip2_session_close(&s);
+	forward_close(&r);
 	free(rows);
 	free(pixels);
 	return rc;
 }
 
-static wn_code forward_to_file(const blip2 *m, const inputs *in, const char *path, wn_error *err)
+static wn_code forward_to_file(const blip2 *m, precision p, const inputs *in, const char *path, wn_error *err)
 {
 	const blip2_config *c = blip2_get_config(m);
 	const int grid = c->image_size / c->patch_size, patches = grid * grid + 1, len = c->num_query_tokens + in->text_len;
@@ -222,7 +257,7 @@ static wn_code forward_to_file(const blip2 *m, const inputs *in, const char *pat
 	if (!o.vision || !o.qformer || !o.logits)
 		rc = wn_fail(err, WN_NOMEM, "out of memory for the results of %d samples", in->n);
 	else
-		rc = forward_chunks(&o, m, in, err);
+		rc = forward_chunks(&o, m, p, in, err);
 	if (rc == WN_OK) {
 		const safetensors_entry entries[] = {
 			{"vision_last_hidden_state", {DTYPE_F32, 3, {in->n, patches, c->vision.hidden_size}, o.vision}},
@@ -317,7 +352,8 @@ static wn_code grad_to_file(const blip2 *m, const inputs *in, const char *path, 
 
 /* ---- the commands ---- */
 
-static int run(const command_info *info, const char *model, const char *in_path, const char *out_path, bool gradients)
+/* p: of a forward. */
+static int run(const command_info *info, const char *model, const char *in_path, const char *out_path, bool gradients, precision p)
 {
 	const checkpoint_options opt = {.skip_digest = true};
 	checkpoint ck = {0};
@@ -330,7 +366,7 @@ static int run(const command_info *info, const char *model, const char *in_path,
 	if (rc == WN_OK && (rc = read_inputs(&in, st, blip2_get_config(ck.model), gradients, &err)))
 		wn_fail_prefix(&err, "%.200s", in_path);
 	if (rc == WN_OK)
-		rc = gradients ? grad_to_file(ck.model, &in, out_path, &err) : forward_to_file(ck.model, &in, out_path, &err);
+		rc = gradients ? grad_to_file(ck.model, &in, out_path, &err) : forward_to_file(ck.model, p, &in, out_path, &err);
 	inputs_free(&in);
 	safetensors_close(&st);
 	checkpoint_close(&ck);
@@ -339,24 +375,19 @@ static int run(const command_info *info, const char *model, const char *in_path,
 
 int cmd_forward(int argc, char **argv)
 {
-	const char *model = NULL, *in = NULL, *out = NULL, *precision = "f32";
+	const char *model = NULL, *in = NULL, *out = NULL, *precision_name = "f32";
 	const option_spec options[] = {
 		{"model", OPTION_STRING, &model, "DIR", "model directory", .required = true},
 		{"in", OPTION_STRING, &in, "FILE", "safetensors with pixel_values, input_ids, [attention_mask]", .required = true},
 		{"out", OPTION_STRING, &out, "FILE", "where the hidden states and logits go", .required = true},
-		{"precision", OPTION_CHOICE, &precision, "P", "f32, bf16 or int8", .choices = "f32 bf16 int8"},
+		{"precision", OPTION_CHOICE, &precision_name, "P", "f32 (default), bf16 or int8", .choices = "f32 bf16 int8"},
 		{0}};
 	const command_info info = {"forward", "hidden states and logits of every position",
 	                           "winnow-prune forward --model teacher --in batch.safetensors --out result.safetensors", options};
 	int rc = options_parse(&info, argc, argv);
 	if (rc != OPTIONS_OK)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
-	if (strcmp(precision, "f32")) {
-		wn_error err = {0};
-		wn_fail(&err, WN_UNSUPPORTED, "--precision %s: this build runs f32 only", precision);
-		return command_fail(&info, &err);
-	}
-	return run(&info, model, in, out, false);
+	return run(&info, model, in, out, false, (precision)precision_of(precision_name));
 }
 
 int cmd_grad(int argc, char **argv)
@@ -372,5 +403,5 @@ int cmd_grad(int argc, char **argv)
 	int rc = options_parse(&info, argc, argv);
 	if (rc != OPTIONS_OK)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
-	return run(&info, model, in, out, true);
+	return run(&info, model, in, out, true, PRECISION_F32);
 }

@@ -198,7 +198,7 @@ static wn_code check_directory(publication *p, wn_error *err)
 /* Loads with digests and asks for answers. */
 static wn_code check_answers(publication *p, wn_error *err)
 {
-	const checkpoint_options opt = {.verify_digests = true};
+	const classifier_options opt = {.load.verify_digests = true};
 	classifier_session *s = NULL;
 	wn_code rc = classifier_open(&p->classifier, p->model_dir, &opt, err);
 	if (rc)

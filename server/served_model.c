@@ -11,11 +11,11 @@ const char *load_step_name(load_step s)
 	return NAMES[s];
 }
 
-uint64_t model_memory_estimate(uint64_t file_bytes, const char *precision)
+uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored)
 {
 	/* The weights are kept as f32 whatever the file holds, and at most as much again is packed for products.
 	 * Scratch is small beside them. */
-	uint64_t widened = strcmp(precision, "f32") == 0 ? 1 : strcmp(precision, "bf16") == 0 ? 2 : 4;
+	uint64_t widened = strcmp(stored, "f32") == 0 ? 1 : strcmp(stored, "bf16") == 0 ? 2 : 4;
 	return 2 * widened * file_bytes;
 }
 
@@ -91,7 +91,7 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 	wn_code code = check_manifest(q, path, &m->bytes, step, &local);
 	if (code == WN_OK) {
 		*step = LOAD_CONTENT;
-		checkpoint_options opt = {.read_weights = true}; /* a file cut short must not be a SIGBUS here */
+		const classifier_options opt = {.load.read_weights = true}; /* a file cut short must not be a SIGBUS here */
 		code = classifier_open(&m->classifier, path, &opt, &local);
 	}
 	if (code == WN_OK && q->verify_digests)

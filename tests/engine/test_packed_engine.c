@@ -66,7 +66,7 @@ static void goldens_in_every_precision(void **state)
 		for (int p = PRECISION_F32; p <= PRECISION_INT8; p++) {
 			engine *e;
 			engine_session *s;
-			assert_ok(engine_open(&e, g.ck.model, (precision)p, &err), &err);
+			assert_ok(engine_open(&e, g.ck.model, &(engine_options){.precision = (precision)p}, &err), &err);
 			assert_ok(engine_session_open(&s, e, g.batch.n, g.batch.text_len, (int)r.count, &err), &err);
 			assert_non_null(strstr(engine_describe(e), PRECISION_NAMES[p]));
 			assert_int_equal(engine_precision(e), p);
@@ -123,7 +123,7 @@ static void tries_and_batches(void **state)
 	blip2_logits(plain, rows, N * (1 + NODES), want);
 	engine *e;
 	engine_session *s;
-	assert_ok(engine_open(&e, g.ck.model, PRECISION_F32, &err), &err);
+	assert_ok(engine_open(&e, g.ck.model, &(engine_options){.precision = PRECISION_F32}, &err), &err);
 	assert_ok(engine_session_open(&s, e, N, T, N * (1 + NODES), &err), &err);
 	assert_ok(engine_run(s, &b, rows, N * (1 + NODES), got, &err), &err);
 	assert_at_most(worst_difference(got, want, N * (1 + NODES) * v), 1e-5, "three samples");
@@ -168,7 +168,7 @@ static void any_number_of_threads(void **state)
 	for (int p = PRECISION_F32; p <= PRECISION_INT8; p++) {
 		engine *e;
 		engine_session *s;
-		assert_ok(engine_open(&e, g.ck.model, (precision)p, &err), &err);
+		assert_ok(engine_open(&e, g.ck.model, &(engine_options){.precision = (precision)p}, &err), &err);
 		for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
 			omp_set_num_threads(counts[k]);
 			assert_ok(engine_session_open(&s, e, N, T, ROWS, &err), &err);
@@ -196,7 +196,7 @@ static void what_does_not_fit_is_refused(void **state)
 	float out[4 * 61];
 	const int32_t rows[4] = {0, 1, 2, 3};
 	golden_open(&g, "base");
-	assert_ok(engine_open(&e, g.ck.model, PRECISION_F32, &err), &err);
+	assert_ok(engine_open(&e, g.ck.model, &(engine_options){.precision = PRECISION_F32}, &err), &err);
 	err = (wn_error){0};
 	assert_int_equal(engine_session_open(&s, e, 0, 4, 1, &err), WN_INVALID);
 	err = (wn_error){0};

@@ -197,7 +197,7 @@ static void assert_answers(const char *dir)
 {
 	classifier *c = NULL;
 	classifier_session *s = NULL;
-	const checkpoint_options opt = {.verify_digests = true};
+	const classifier_options opt = {.load.verify_digests = true};
 	assert_ok(classifier_open(&c, dir, &opt, err));
 	assert_ok(classifier_session_open(&s, c, 1, err));
 	assert_ok(self_test_run(c, s, &classifier_checkpoint(c)->manifest, err));

@@ -296,7 +296,7 @@ static void tiny_model_learns_the_sample_ads_by_heart(void **state)
 	metrics *m = calloc(1, sizeof *m);
 	assert_ok(train("heart", sets, (int)(sizeof sets / sizeof *sets), false, 0, NULL, err));
 	snprintf(path, sizeof path, "%s/heart/export", dir);
-	checkpoint_options co = {.verify_digests = true};
+	const classifier_options co = {.load.verify_digests = true};
 	assert_ok(classifier_open(&c, path, &co, err));
 	const checkpoint *ck = classifier_checkpoint(c);
 	assert_ok(dataset_read(&d, SAMPLES_DIR, "test", ck->manifest.labels, ck->manifest.num_labels, DATASET_NEEDS_LABEL, 0, err));
