@@ -21,6 +21,7 @@
 
 #include "base/digest.h"
 #include "base/file.h"
+#include "model/ops.h"
 #include "model/safetensors.h"
 
 #define MAX_INDEX_BYTES (64u << 20) /* model.safetensors.index.json */
@@ -248,38 +249,56 @@ precision checkpoint_precision(const checkpoint *c)
 
 /* ---- saving ---- */
 
-static wn_code save_weights(const char *path, const blip2 *m, dtype d, wn_error *err)
+/* Bytes of a parameter's converted copy, scales included; f32 is written from where it stands. */
+static size_t stored_bytes(const param *p, dtype d)
 {
-	const size_t n = blip2_num_params(m), size = dtype_size(d);
+	if (d == DTYPE_F32)
+		return 0;
+	return p->count * dtype_size(d) + (d == DTYPE_I8 ? (size_t)p->shape[0] * sizeof(float) + 64 : 0);
+}
+
+/* Rows of s8 at `at`, their scales behind them, on a boundary of floats. */
+static void quantize_param(const param *p, const float *w, unsigned char *at, float **scales)
+{
+	const size_t rows = (size_t)p->shape[0], width = p->count / rows;
+	*scales = (float *)(void *)(at + (p->count + 63) / 64 * 64);
+	for (size_t r = 0; r < rows; r++)
+		(*scales)[r] = ops->quantize((int8_t *)at + r * width, w + r * width, width);
+}
+
+static wn_code save_weights(const char *path, const blip2 *m, const dtype *dtypes, wn_error *err)
+{
+	const size_t n = blip2_num_params(m);
 	const float *weights = blip2_weights((blip2 *)m);
-	size_t total = 0;
-	unsigned char *converted = NULL;
-	wn_code rc = WN_OK;
-	safetensors_entry *entries = calloc(n, sizeof *entries);
+	size_t total = 64, count = 0, at = 0;
 	for (size_t i = 0; i < n; i++)
-		total += blip2_param(m, i)->count;
-	if (d != DTYPE_F32)
-		converted = malloc(total * size);
-	if (!entries || (d != DTYPE_F32 && !converted)) {
-		rc = wn_fail(err, WN_NOMEM, "%s: out of memory for %zu bytes", path, total * size);
-		goto done;
-	}
-	size_t at = 0;
-	for (size_t i = 0; i < n; i++) {
+		total += (stored_bytes(blip2_param(m, i), dtypes[i]) + 63) / 64 * 64;
+	char(*names)[128] = calloc(n, sizeof *names); /* of scales */
+	safetensors_entry *entries = calloc(2 * n, sizeof *entries);
+	unsigned char *converted = aligned_alloc(64, total);
+	wn_code rc = names && entries && converted ? WN_OK : wn_fail(err, WN_NOMEM, "%s: out of memory for %zu bytes", path, total);
+	for (size_t i = 0; i < n && !rc; i++) {
 		const param *p = blip2_param(m, i);
-		entries[i].name = p->name;
-		entries[i].tensor = (tensor){.dtype = d, .rank = p->rank, .data = (void *)(weights + p->offset)};
-		memcpy(entries[i].tensor.shape, p->shape, (size_t)p->rank * sizeof *p->shape);
-		if (d != DTYPE_F32) {
-			dtype_from_f32(converted + at, weights + p->offset, d, p->count);
-			entries[i].tensor.data = converted + at;
-			at += p->count * size;
+		safetensors_entry *e = &entries[count++];
+		*e = (safetensors_entry){p->name, {.dtype = dtypes[i], .rank = p->rank, .data = converted + at}};
+		memcpy(e->tensor.shape, p->shape, (size_t)p->rank * sizeof *p->shape);
+		if (dtypes[i] == DTYPE_I8) {
+			float *scales;
+			quantize_param(p, weights + p->offset, converted + at, &scales);
+			snprintf(names[i], sizeof names[i], "%s" WEIGHT_SCALE_SUFFIX, p->name);
+			entries[count++] = (safetensors_entry){names[i], {DTYPE_F32, 1, {p->shape[0]}, scales}};
+		} else if (dtypes[i] == DTYPE_F32) {
+			e->tensor.data = (void *)(uintptr_t)(weights + p->offset);
+		} else {
+			dtype_from_f32(converted + at, weights + p->offset, dtypes[i], p->count);
 		}
+		at += (stored_bytes(p, dtypes[i]) + 63) / 64 * 64;
 	}
-	rc = safetensors_write(path, entries, n, err);
-done:
+	if (!rc)
+		rc = safetensors_write(path, entries, count, err);
 	free(converted);
 	free(entries);
+	free(names);
 	return rc;
 }
 
@@ -321,7 +340,8 @@ static wn_code save_manifest(const char *dir, const blip2 *m, const manifest *ma
 	manifest copy = *man;
 	copy.files = NULL;
 	copy.widths = NULL;
-	snprintf(copy.precision, sizeof copy.precision, "%s", d == DTYPE_BF16 ? "bf16" : "f32");
+	if (!copy.quantization)
+		snprintf(copy.precision, sizeof copy.precision, "%s", d == DTYPE_BF16 ? "bf16" : "f32");
 	wn_code rc = join(path, dir, "winnow.json", err);
 	if (rc == WN_OK)
 		rc = manifest_set_widths(&copy, blip2_get_config(m), err);
@@ -356,8 +376,9 @@ wn_code checkpoint_check_target(const char *dir, wn_error *err)
 	return rc;
 }
 
-wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
-                        const char *tokenizer_path, dtype d, wn_error *err)
+/* d: what config.json says of all. */
+static wn_code save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip, const char *tokenizer_path, dtype d,
+		    const dtype *dtypes, wn_error *err)
 {
 	char clean[PATH_MAX], tmp[PATH_MAX], path[PATH_MAX];
 	wn_code rc;
@@ -367,8 +388,6 @@ wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, co
 	if (len == 0 || len >= sizeof clean - 16)
 		return wn_fail(err, WN_INVALID, "%.200s: expected a directory name of 1 to %d bytes", dir, PATH_MAX - 17);
 	snprintf(clean, sizeof clean, "%.*s", (int)len, dir);
-	if (d != DTYPE_F32 && d != DTYPE_F16 && d != DTYPE_BF16)
-		return wn_fail(err, WN_UNSUPPORTED, "%s: dtype %s, expected F32, F16 or BF16", clean, dtype_name(d));
 	if (!man && !hf_config_is_uniform(blip2_get_config(m)))
 		return wn_fail(err, WN_INVALID, "%s: blocks of different widths need a winnow.json, and there is none", clean);
 	if ((rc = checkpoint_check_target(clean, err)))
@@ -377,7 +396,7 @@ wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, co
 		return rc;
 	if ((rc = join(path, tmp, "config.json", err)) || (rc = save_config(path, m, d, err)))
 		goto failed;
-	if ((rc = join(path, tmp, "model.safetensors", err)) || (rc = save_weights(path, m, d, err)))
+	if ((rc = join(path, tmp, "model.safetensors", err)) || (rc = save_weights(path, m, dtypes, err)))
 		goto failed;
 	if (ip && ((rc = join(path, tmp, "preprocessor_config.json", err)) || (rc = save_image_processor(path, ip, err))))
 		goto failed;
@@ -392,4 +411,29 @@ wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, co
 failed:
 	file_remove_dir(AT_FDCWD, tmp);
 	return rc;
+}
+
+wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
+                        const char *tokenizer_path, dtype d, wn_error *err)
+{
+	const size_t n = blip2_num_params(m);
+	if (d != DTYPE_F32 && d != DTYPE_F16 && d != DTYPE_BF16)
+		return wn_fail(err, WN_UNSUPPORTED, "%s: dtype %s, expected F32, F16 or BF16", dir, dtype_name(d));
+	dtype *dtypes = malloc(n * sizeof *dtypes);
+	if (!dtypes)
+		return wn_fail(err, WN_NOMEM, "%s: out of memory for %zu tensors", dir, n);
+	for (size_t i = 0; i < n; i++)
+		dtypes[i] = d;
+	wn_code rc = save(dir, m, man, ip, tokenizer_path, d, dtypes, err);
+	free(dtypes);
+	return rc;
+}
+
+wn_code checkpoint_save_quantized(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
+                                  const char *tokenizer_path, const dtype *dtypes, wn_error *err)
+{
+	for (size_t i = 0; i < blip2_num_params(m); i++)
+		if (dtypes[i] == DTYPE_I8 && blip2_param(m, i)->rank < 2)
+			return wn_fail(err, WN_INTERNAL, "%s: %s: only matrices are stored in I8", dir, blip2_param(m, i)->name);
+	return save(dir, m, man, ip, tokenizer_path, DTYPE_F32, dtypes, err);
 }

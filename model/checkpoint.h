@@ -57,4 +57,9 @@ wn_code checkpoint_check_target(const char *dir, wn_error *err);
 wn_code checkpoint_save(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
                         const char *tokenizer_path, dtype d, wn_error *err);
 
+/* The same with dtypes [blip2_num_params(m)]: each parameter's own; DTYPE_I8 (matrices only) is stored with its rows' scales. The
+ * manifest says what that is for: its precision and quantization are written as they are. */
+wn_code checkpoint_save_quantized(const char *dir, const blip2 *m, const manifest *man, const image_processor *ip,
+                                  const char *tokenizer_path, const dtype *dtypes, wn_error *err);
+
 #endif

@@ -30,12 +30,14 @@ struct classifier_session {
 	uint8_t *mask;          /* [max_batch][max_len] */
 	int32_t *rows;          /* [max_batch][1 + tail_len] */
 	float *logits;          /* [max_batch][1 + tail_len][vocab_size] */
+	void (*observer)(void *ctx, const float *logits, size_t rows, size_t vocab_size);
+	void *observer_ctx;
 };
 
 /* ---- the classifier ---- */
 
 /* Checks that the parts fit together and prepares the paths. */
-static wn_code prepare(classifier *c, precision run_in, wn_error *err)
+static wn_code prepare(classifier *c, const engine_options *o, wn_error *err)
 {
 	const checkpoint *p = &c->parts;
 	if (!p->has_manifest)
@@ -55,8 +57,7 @@ static wn_code prepare(classifier *c, precision run_in, wn_error *err)
 		return wn_fail(err, WN_INVALID, "winnow.json: max_text_tokens %d with %d queries and %d verbalizer tokens makes %d "
 		               "positions, config.json has max_position_embeddings %d", p->manifest.max_text_tokens,
 		               bc->num_query_tokens, c->trie.tail_len, len, bc->max_position_embeddings);
-	const engine_options o = {.precision = run_in, .source = p->source};
-	return engine_open(&c->engine, p->model, &o, err);
+	return engine_open(&c->engine, p->model, o, err);
 }
 
 static wn_code take_checkpoint(classifier **out, checkpoint *ckpt, precision run_in, wn_error *err)
@@ -66,7 +67,7 @@ static wn_code take_checkpoint(classifier **out, checkpoint *ckpt, precision run
 	if (!c)
 		return wn_fail(err, WN_NOMEM, "out of memory");
 	c->parts = *ckpt;
-	wn_code rc = prepare(c, run_in, err);
+	wn_code rc = prepare(c, &(engine_options){.precision = run_in, .source = ckpt->source}, err);
 	if (rc) {
 		classifier_close(&c); /* not owned yet: ckpt stays the caller's */
 		return rc;
@@ -102,13 +103,19 @@ wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error 
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
                           const manifest *man, wn_error *err)
 {
+	return classifier_borrow_as(out, m, t, ip, man, &(engine_options){.precision = PRECISION_F32}, err);
+}
+
+wn_code classifier_borrow_as(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip, const manifest *man,
+                             const engine_options *o, wn_error *err)
+{
 	classifier *c = calloc(1, sizeof *c);
 	*out = NULL;
 	if (!c)
 		return wn_fail(err, WN_NOMEM, "out of memory");
 	c->parts = (checkpoint){.model = (blip2 *)m, .tokenizer = (tokenizer *)t, .has_image_processor = true,
 	                        .image_processor = *ip, .has_manifest = true, .manifest = *man};
-	wn_code rc = prepare(c, PRECISION_F32, err);
+	wn_code rc = prepare(c, o, err);
 	if (rc)
 		classifier_close(&c);
 	*out = c;
@@ -187,6 +194,12 @@ void classifier_session_close(classifier_session **s)
 	*s = NULL;
 }
 
+void classifier_observe(classifier_session *s, void (*f)(void *ctx, const float *logits, size_t rows, size_t vocab_size), void *ctx)
+{
+	s->observer = f;
+	s->observer_ctx = ctx;
+}
+
 /* The batch's images as one block: as they are when they already lie behind each other. */
 static const float *gather_pixels(classifier_session *s, const classifier_input *in, int n)
 {
@@ -257,6 +270,8 @@ wn_code classifier_run(classifier_session *s, const classifier_input *in, int n,
 	wn_code rc = engine_run(s->engine, &b, s->rows, count, s->logits, err);
 	if (rc)
 		return rc;
+	if (s->observer)
+		s->observer(s->observer_ctx, s->logits, count, vocab);
 	for (size_t r = 0; r < count; r++)
 		ops->log_softmax(s->logits + r * vocab, vocab);
 	for (int i = 0; i < n && rc == WN_OK; i++)

@@ -34,6 +34,9 @@ wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error 
  * answers with the weights as they are now, in f32. classifier_checkpoint() then has no digest. */
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,
                           const manifest *man, wn_error *err);
+/* The same with an engine of one's own choice. */
+wn_code classifier_borrow_as(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip, const manifest *man,
+                             const engine_options *o, wn_error *err);
 void classifier_close(classifier **c);
 
 const checkpoint *classifier_checkpoint(const classifier *c);
@@ -64,6 +67,9 @@ typedef struct classifier_input {
 
 /* probs: [n][num_labels]. */
 wn_code classifier_run(classifier_session *s, const classifier_input *in, int n, float *probs, wn_error *err);
+
+/* From now on f sees the logits [rows][vocab_size] of every run: of the prompt's last token, and of the verbalizers'. */
+void classifier_observe(classifier_session *s, void (*f)(void *ctx, const float *logits, size_t rows, size_t vocab_size), void *ctx);
 
 typedef struct verdict {
 	action suggestion;

@@ -13,8 +13,7 @@
 #include "model/parallel.h"
 #include "model/safetensors.h"
 
-#define SCALE_SUFFIX "_scale"
-#define CHUNK        ((size_t)1 << 16) /* floats that make a thread's share worth waking it */
+#define CHUNK ((size_t)1 << 16) /* floats that make a thread's share worth waking it */
 
 struct weight_source {
 	safetensors *files;
@@ -85,7 +84,7 @@ static wn_code check_tensor(const param *p, const tensor *t, wn_error *err)
 static wn_code find_scales(const float **out, const safetensors *st, const param *p, wn_error *err)
 {
 	char name[128];
-	snprintf(name, sizeof name, "%s" SCALE_SUFFIX, p->name);
+	snprintf(name, sizeof name, "%s" WEIGHT_SCALE_SUFFIX, p->name);
 	const tensor *t = safetensors_find(st, name);
 	if (!t)
 		return wn_fail(err, WN_NOT_FOUND, "tensor %s: missing, and %s is I8", name, p->name);
@@ -137,9 +136,9 @@ static bool ends_with(const char *s, const char *tail)
 static bool is_scale(const weight_source *s, const char *name)
 {
 	char base[128];
-	if (!ends_with(name, SCALE_SUFFIX) || strlen(name) >= sizeof base)
+	if (!ends_with(name, WEIGHT_SCALE_SUFFIX) || strlen(name) >= sizeof base)
 		return false;
-	snprintf(base, sizeof base, "%.*s", (int)(strlen(name) - strlen(SCALE_SUFFIX)), name);
+	snprintf(base, sizeof base, "%.*s", (int)(strlen(name) - strlen(WEIGHT_SCALE_SUFFIX)), name);
 	const tensor *t = blip2_find_param(s->model, base) ? safetensors_find(s->files, base) : NULL;
 	return t && t->dtype == DTYPE_I8;
 }

@@ -13,6 +13,8 @@
 #include "model/blip2.h"
 #include "model/tensor.h"
 
+#define WEIGHT_SCALE_SUFFIX "_scale"
+
 typedef struct weight_source weight_source;
 
 /* Opens DIR's weight files (read: into memory instead of mapped, safetensors.h), checks them against c before anything of the size that

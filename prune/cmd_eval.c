@@ -1,6 +1,5 @@
 /* cmd_eval.c: `winnow-prune eval`: a model directory over a split, ad by ad from the file on disk to the verdict, as the
  * server would: quality, calibration, and where the milliseconds go. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,19 +7,15 @@
 #include <jansson.h>
 #include <omp.h>
 
-#include "base/file.h"
 #include "model/classifier.h"
 #include "model/omp_policy.h"
+#include "prune/ad_input.h"
 #include "prune/commands.h"
-#include "prune/dataset.h"
 #include "prune/metrics.h"
 #include "prune/options.h"
 #include "prune/progress.h"
-#include "prune/train_config.h"
 
-#define MAX_IMAGE_BYTES ((size_t)64 << 20)
-
-enum { STAGE_READ, STAGE_DECODE, STAGE_PREPROCESS, STAGE_TOKENIZE, STAGE_INFERENCE, STAGE_TOTAL, NUM_STAGES };
+enum { STAGE_INFERENCE = AD_STAGES, STAGE_TOTAL, NUM_STAGES }; /* behind those of an ad's input */
 static const char *const STAGE_NAMES[NUM_STAGES] = {"read", "decode", "preprocess", "tokenize", "inference", "total"};
 
 typedef struct eval_job {
@@ -60,10 +55,7 @@ static wn_code open_job(eval_job *j, const classifier *c, const char *data, cons
 	j->batch = batch;
 	j->image_floats = 3 * size * size;
 	j->max_prompt = ck->manifest.max_text_tokens;
-	const char *seen = ck->manifest.lineage ? json_string_value(json_object_get(ck->manifest.lineage, "modalities")) : NULL;
-	for (int i = 0; seen && MODALITY_NAMES[i]; i++)
-		if (!strcmp(seen, MODALITY_NAMES[i]))
-			j->modalities = (modalities)i;
+	j->modalities = ad_modalities(&ck->manifest);
 	wn_code rc = dataset_read(&j->data, data, split, ck->manifest.labels, ck->manifest.num_labels, DATASET_NEEDS_LABEL,
 				  (size_t)limit, err);
 	if (rc)
@@ -85,43 +77,13 @@ static wn_code open_job(eval_job *j, const classifier *c, const char *data, cons
 /* Sample i into slot k of the batch, with the time each stage took. */
 static wn_code load_sample(eval_job *j, size_t i, int k, wn_error *err)
 {
-	const checkpoint *ck = classifier_checkpoint(j->c);
-	const sample *s = &j->data.samples[i];
-	char path[PATH_MAX], *bytes = NULL;
-	size_t len = 0;
-	image img = {0};
 	float *pixels = j->pixels + (size_t)k * j->image_floats;
 	int32_t *ids = j->ids + (size_t)k * (size_t)j->max_prompt;
-	int count = 0;
-	const bool blank = j->modalities == MODALITIES_IMAGE;
-	double t0 = monotonic_seconds();
-	wn_code rc = dataset_image_path(&j->data, i, path, sizeof path, err);
-	if (rc)
-		return rc;
-	rc = file_read(path, MAX_IMAGE_BYTES, &bytes, &len, err);
-	if (rc)
-		return rc;
-	double t1 = monotonic_seconds();
-	rc = image_decode(&img, bytes, len, NULL, err);
-	double t2 = monotonic_seconds();
-	if (!rc)
-		rc = image_preprocess(pixels, &ck->image_processor, &img, err);
-	if (!rc && j->modalities == MODALITIES_TEXT)
-		memset(pixels, 0, j->image_floats * sizeof *pixels); /* the mean colour, as in its training */
-	double t3 = monotonic_seconds();
-	if (!rc)
-		rc = classifier_encode_prompt(j->c, blank ? "" : s->text, blank ? "" : s->assist, ids, &count, err);
-	double t4 = monotonic_seconds();
-	if (rc)
-		wn_fail_prefix(err, "%s", path);
-	j->in[k] = (classifier_input){.pixel_values = pixels, .prompt_ids = ids, .prompt_len = count};
-	j->truth[i] = s->label;
-	j->seconds[STAGE_READ][i] = t1 - t0;
-	j->seconds[STAGE_DECODE][i] = t2 - t1;
-	j->seconds[STAGE_PREPROCESS][i] = t3 - t2;
-	j->seconds[STAGE_TOKENIZE][i] = t4 - t3;
-	image_free(&img);
-	free(bytes);
+	double seconds[AD_STAGES];
+	wn_code rc = ad_input_load(&j->in[k], j->c, &j->data, i, j->modalities, pixels, ids, seconds, err);
+	j->truth[i] = j->data.samples[i].label;
+	for (int s = 0; s < AD_STAGES && !rc; s++)
+		j->seconds[s][i] = seconds[s];
 	return rc;
 }
 

@@ -13,6 +13,7 @@ int cmd_grad(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_preprocess(int argc, char **argv);
 int cmd_publish(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_train(int argc, char **argv);

@@ -38,6 +38,7 @@ int main(int argc, char **argv)
 		{"compress", cmd_compress, "shrink a teacher to a size or a latency, by pruning and distillation"},
 		{"eval", cmd_eval, "accuracy, F1, calibration and latency on a data set"},
 		{"report", cmd_report, "a run as one HTML file: trade-offs, curves, classes, widths, energy"},
+		{"quantize", cmd_quantize, "store and run a model in int8 or bf16"},
 		{"publish", cmd_publish, "make a model directory the next version of a registry"},
 		{"inspect", cmd_inspect, "parameters, FLOPs and bytes of a model directory"},
 		{"forward", cmd_forward, "hidden states and logits for given inputs"},
