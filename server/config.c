@@ -13,6 +13,7 @@
 #define GIB ((double)(1u << 30))
 
 static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
+static const char *const RUN_PRECISIONS[] = {"model", "f32", "bf16", "int8", NULL};
 static const char *const ISOLATION[] = {"thread", "process", NULL}; /* as enum decode_isolation */
 static const char *const LOG_LEVELS[] = {"info", "warning", "error", NULL}; /* as enum log_level in log.h */
 
@@ -81,6 +82,8 @@ static const config_key KEYS[] = {
 	       "inference threads, each with its own scratch memory"),
     CONFIG_INT(server_config, threads, "inference.threads", "0", 0, 256,
 	       "processors one inference uses; 0: all there are, divided by the instances"),
+    CONFIG_ENUM(server_config, precision, "inference.precision", "model", RUN_PRECISIONS,
+		"that models run in, whatever they are stored in; model: as winnow.json says"),
     CONFIG_INT(server_config, max_batch, "inference.max_batch", "1", 1, SERVER_MAX_BATCH,
 	       "requests run together when they are already queued; nobody waits for a batch to fill"),
     CONFIG_INT(server_config, decode_threads, "inference.decode_threads", "1", 1, SERVER_MAX_DECODE_THREADS,

@@ -53,6 +53,7 @@ typedef struct server_config {
 
 	int instances;
 	int threads; /* per instance; 0 = all processors divided by the instances */
+	int precision; /* 0: the model's own; else 1 + precision (model/precision.h) */
 	int max_batch;
 	int decode_threads;
 	int queue_capacity;

@@ -11,12 +11,19 @@ const char *load_step_name(load_step s)
 	return NAMES[s];
 }
 
-uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored)
+uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in)
 {
-	/* The weights are kept as f32 whatever the file holds, and at most as much again is packed for products.
-	 * Scratch is small beside them. */
-	uint64_t widened = strcmp(stored, "f32") == 0 ? 1 : strcmp(stored, "bf16") == 0 ? 2 : 4;
-	return 2 * widened * file_bytes;
+	/* Scratch is small beside them; packed layers are padded a little, and tokens stand there twice. */
+	static const uint64_t bytes[] = {[PRECISION_F32] = 4, [PRECISION_BF16] = 2, [PRECISION_INT8] = 1};
+	const int p = precision_of(stored);
+	return file_bytes + file_bytes / bytes[p < 0 ? PRECISION_F32 : p] * bytes[run_in] * 5 / 4;
+}
+
+/* What the engine will run in. */
+static precision precision_for(const load_request *q, const manifest *m)
+{
+	const int own = m->quantization ? precision_of(m->precision) : -1;
+	return q->precision ? (precision)(q->precision - 1) : own < 0 ? PRECISION_F32 : (precision)own;
 }
 
 /* Messages name the path the operator knows, not the descriptor the files were read through. */
@@ -43,7 +50,7 @@ static wn_code check_manifest(const load_request *q, const char *path, uint64_t 
 	wn_code code = manifest_read(&m, file, err);
 	if (code != WN_OK)
 		return code;
-	*bytes = model_memory_estimate(q->file_bytes, m.precision);
+	*bytes = model_memory_estimate(q->file_bytes, m.precision, precision_for(q, &m));
 	if (*bytes > q->memory_left) {
 		*step = LOAD_BUDGET;
 		code =
@@ -91,7 +98,11 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 	wn_code code = check_manifest(q, path, &m->bytes, step, &local);
 	if (code == WN_OK) {
 		*step = LOAD_CONTENT;
-		const classifier_options opt = {.load.read_weights = true}; /* a file cut short must not be a SIGBUS here */
+		const precision forced = q->precision ? (precision)(q->precision - 1) : PRECISION_F32;
+		const classifier_options opt = {
+		    .load.read_weights = true, /* a file cut short must not be a SIGBUS here */
+		    .precision = q->precision ? &forced : NULL,
+		};
 		code = classifier_open(&m->classifier, path, &opt, &local);
 	}
 	if (code == WN_OK && q->verify_digests)

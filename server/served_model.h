@@ -55,6 +55,7 @@ typedef struct load_request {
 	const char *name;  /* "": as winnow.json says */
 	int version;       /* 0: a directory without a number */
 	int instances, max_batch;
+	int precision; /* server_config's */
 	bool verify_digests;
 	uint64_t file_bytes;
 	uint64_t memory_left; /* LOAD_BUDGET when the estimate is larger; UINT64_MAX: no limit */
@@ -64,8 +65,9 @@ typedef struct load_request {
  * the inference threads have. *step says where it failed. */
 wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err);
 
-/* What a directory of file_bytes bytes takes in memory: the weights in f32, and once more packed for the engine. */
-uint64_t model_memory_estimate(uint64_t file_bytes, const char *precision);
+/* What a directory of file_bytes bytes takes in memory at most: its files while they are read, and the weights packed for the engine.
+ * stored: winnow.json's precision; run_in: that of the engine. */
+uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in);
 
 void model_retain(served_model *m);
 /* Gives one reference back and clears *m; the last one frees or retires the model. NULL is fine. */

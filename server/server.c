@@ -40,7 +40,7 @@ static void log_start(const server *s)
 		const checkpoint *ckpt = classifier_checkpoint(m->classifier);
 		log_info("model %s version %s %s: %zu parameters, %d labels, %s%s", m->name, m->version, m->digest,
 			 blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier),
-			 ckpt->manifest.precision, primary[n - 1] ? "" : ", beside the one that answers");
+			 engine_describe(classifier_engine(m->classifier)), primary[n - 1] ? "" : ", beside the one that answers");
 		registry_release(&loaded[n - 1]);
 	}
 	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(),

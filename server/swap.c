@@ -146,6 +146,7 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 				     .version = name ? version : version_of_path(c->model_dir),
 				     .instances = c->instances,
 				     .max_batch = c->max_batch,
+				     .precision = c->precision,
 				     .verify_digests = c->verify_digests,
 				     .file_bytes = disk.bytes,
 				     .memory_left = memory_left};
