@@ -7,7 +7,7 @@
 #define CLOCK_COPIES       4  /* of a block, timed together */
 #define CLOCK_OUTSIDE_RUNS 15 /* enough for what stands outside of blocks */
 
-/* The median request of `runs` to a random model of this shape. omp_set_num_threads is the request's while it times, the caller's
+/* The median request of `runs` to a random model of this shape, measured until two medians agree. omp_set_num_threads is the request's while it times, the caller's
  * before and after. */
 wn_code clock_request(const blip2_config *shape, const cost_request *r, int runs, double *ms, wn_error *err);
 

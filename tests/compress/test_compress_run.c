@@ -400,8 +400,10 @@ static void request_threads_are_the_runs_unless_given(void **state)
 	timed.on = true;
 	assert_ok(cost_measure(cost.model, blip2_get_config(w.teacher.model), 2, &ms, err));
 	timed.on = false;
-	assert_int_equal(timed.count, 1);
-	assert_int_equal(timed.threads[0], 1);
+	assert_true(timed.count > 1); /* times that grow: never two that agree */
+	assert_true(ms >= 10 && ms < 20); /* the shortest counts */
+	for (int i = 0; i < timed.count; i++)
+		assert_int_equal(timed.threads[i], 1);
 	compress_cost_close(&cost);
 	workspace_close(&w);
 	compress_config_free(&c);
