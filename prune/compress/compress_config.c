@@ -45,7 +45,7 @@ static const config_key KEYS[] = {
 	CONFIG_INT64(compress_config, unlabelled_ads, "data.unlabelled_ads", "0", 0, 1e9, "so many behind them, each with its own words; their labels are not read"),
 	CONFIG_INT64(compress_config, recombined, "data.recombined", "0", 0, 1e9, "further ads: the picture of one with the words of another; the teacher labels them"),
 	CONFIG_STRING(compress_config, unlabelled_split, "data.unlabelled_split", "", "split whose pictures are used without labels; empty: none"),
-	CONFIG_INT64(compress_config, unlabelled, "data.unlabelled", "0", 0, 1e9, "how many of them, each with some ad's words"),
+	CONFIG_INT64(compress_config, unlabelled, "data.unlabelled", "0", 0, 1e9, "so many items with them, each with some ad's words; beyond the split's size pictures come again, with other words and in another view"),
 	CONFIG_DOUBLE(compress_config, ads_share, "data.ads_share", "0.5", 0.01, 1, "ads as they are, of every batch, when there are recombined ads or further pictures"),
 	CONFIG_STRING(compress_config, cache_dir, "data.cache", "", "decoded images; empty: run_dir/cache (share it between runs)"),
 	CONFIG_DOUBLE(compress_config, cache_scale, "data.cache_scale", "1", 1, 4, "side of cached training images over image_size (above 1 for crops)"),

@@ -45,8 +45,8 @@ static wn_code check_options(const transfer_options *o, wn_error *err)
 	if (o->recombined > ads * (ads - 1))
 		return wn_fail(err, WN_INVALID, "transfer set: %zu recombined items, but %zu ads have only %zu pairs", o->recombined, ads,
 			       ads * (ads - 1));
-	if (o->unlabelled > pictures)
-		return wn_fail(err, WN_INVALID, "transfer set: %zu unlabelled items, expected at most %zu", o->unlabelled, pictures);
+	if (o->unlabelled && !pictures)
+		return wn_fail(err, WN_INVALID, "transfer set: %zu unlabelled items, but no pictures for them", o->unlabelled);
 	const size_t items = ads * (size_t)(o->views > 0 ? o->views : 1) + o->recombined + o->unlabelled;
 	if (items > UINT32_MAX)
 		return wn_fail(err, WN_TOO_LARGE, "transfer set: %zu items are too many", items);
@@ -114,7 +114,7 @@ static wn_code list_items(transfer_set *t, wn_error *err)
 	at += o->recombined;
 	for (size_t i = 0; i < o->unlabelled; i++) {
 		rng r = rng_open(o->seed, DRAW_TEXTS, i, 0);
-		*at++ = (transfer_item){.source = 1, .image = (uint32_t)i, .text = (uint32_t)rng_below(&r, t->ads), .label = -1};
+		*at++ = (transfer_item){.source = 1, .image = (uint32_t)(i % o->unlabelled_images->count), .text = (uint32_t)rng_below(&r, t->ads), .label = -1};
 	}
 	free(scratch);
 	return WN_OK;
@@ -160,7 +160,8 @@ static wn_code make_digest(transfer_set *t, wn_error *err)
 	digest_memory(parts.lengths, s->prompt_len, s->count * sizeof *s->prompt_len);
 	digest_memory(parts.ids, s->ids, s->start[s->count] * sizeof *s->ids);
 	digest_pictures(parts.ads, o->ad_images, t->ads);
-	digest_pictures(parts.unlabelled, o->unlabelled_images, o->unlabelled);
+	const size_t pictures = o->unlabelled ? o->unlabelled_images->count : 0;
+	digest_pictures(parts.unlabelled, o->unlabelled_images, pictures < o->unlabelled ? pictures : o->unlabelled);
 	digest_memory(t->digest, &parts, sizeof parts);
 	free(rows);
 	return o->views > 0 ? add_views(t, err) : WN_OK;

@@ -2,8 +2,9 @@
  *
  * The labelled items are the first `samples` of a split; ads behind them may take part without their labels. A recombined item
  * puts the picture of one ad beside the words of another: nobody labelled it, the teacher says what it is. Optional further
- * pictures without labels (another split) take the words of the ads as well. The set is a pure function of its options: items are listed once, labelled ones first, then the ads without a label, and
- * a step's items are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
+ * pictures without labels (another split) take the words of the ads as well, other words whenever a picture comes again. The set
+ * is a pure function of its options: items are listed once, labelled ones first, then the ads without a label, and a step's items
+ * are a pure function of the step's number, so that a run can be resumed and teacher outputs be cached.
  *
  * Augmentation is drawn anew for every step, or (views > 0) once for every item: then an ad is an item for each of its views, the
  * first as it is, and every other item has one augmented view.
@@ -43,7 +44,7 @@ typedef struct transfer_options {
 	size_t unlabelled_ads;             /* behind the labelled ones: their own picture and words, no label */
 	size_t recombined;                 /* further items; at most ads * (ads - 1), there are no more pairs */
 	const image_cache *unlabelled_images; /* may be NULL */
-	size_t unlabelled;                 /* further items: the first so many pictures of it */
+	size_t unlabelled;                 /* further items: its pictures in turn, from the first again when there are more items */
 	int views;                         /* of every ad; 0: augmented anew in every step */
 	const augment_options *augment;    /* what views are drawn by; may be NULL without them */
 	double ads_share;                  /* ads as they are, of every batch, in (0, 1]; counts as 1 when there is nothing else */

@@ -83,9 +83,6 @@ static wn_code read_data(workspace *w, wn_error *err)
 		rc = wn_fail(err, WN_INVALID, "data.split: empty, expected the name of a split");
 	if (!rc && c->unlabelled_ads > 0)
 		rc = read_unlabelled_ads(w, err);
-	if (!rc && (size_t)c->unlabelled > w->unlabelled.dataset.count)
-		rc = wn_fail(err, WN_INVALID, "data.unlabelled: found %lld, split %s has %zu", (long long)c->unlabelled,
-			     c->unlabelled_split, w->unlabelled.dataset.count);
 	if (!rc)
 		rc = build_sequences(w, &w->validation, err);
 	return rc ? rc : build_sequences(w, &w->test, err);
