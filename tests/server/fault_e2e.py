@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""What goes wrong around winnow-serve: decoders that die, full disks, registries that cannot be read, clocks that jump, memory that
+is not there. Standard library only, over real HTTP.
+
+  fault_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--shims DIR] [--only NAME]
+"""
+import concurrent.futures
+import http.client
+import json
+import mmap
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import make_tiny_model  # noqa: E402
+from server_process import (FILES, GENEROUS, HERE, RUN, TroubledServer, check, log, multipart, read_file, run_tests,  # noqa: E402
+                            same, wait_for)
+
+KEYS = {"inference": "inference-key-0001", "metrics": "metrics-key-00002"}
+ENVIRONMENT = {f"WINNOW_{k.upper()}_KEY": v for k, v in KEYS.items()}
+
+
+# ---- images decoded in a helper process ----
+
+
+def children(pid):
+    out = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        out += read_file("/proc", str(pid), "task", task, "children").split()
+    return [int(x) for x in out]
+
+
+def test_isolated_decoder():
+    settings = (*GENEROUS, "decode.isolation=process", "decode.timeout=1h")
+    with TroubledServer(*GENEROUS) as server:
+        reference = [json.loads(server.ask_audit(t)[2])["labels"] for t in ("x", "y")]
+    try:
+        server = TroubledServer(*settings, env=ENVIRONMENT)
+    except AssertionError as e:
+        if "without libseccomp" in str(e):
+            return log("     built without libseccomp: not tried")
+        raise
+    with server:
+        key, helpers = KEYS["inference"], children(server.process.pid)
+        same(len(helpers), 2, "helpers: one for audits, one for trials")
+        status = read_file("/proc", str(helpers[0]), "status").decode()
+        same(re.search(r"NoNewPrivs:\t(\d)", status).group(1), "1", "NoNewPrivs")
+        same(re.search(r"Seccomp:\t(\d)", status).group(1), "2" if RUN.slow == 1 else "0", "Seccomp")
+        if os.access(f"/proc/{helpers[0]}/environ", os.R_OK):
+            check(KEYS["inference"].encode() not in read_file("/proc", str(helpers[0]), "environ"), "the helper was handed a key")
+        same([json.loads(server.ask_audit(t, key=key)[2])["labels"] for t in ("x", "y")], reference, "labels")
+        body, kind = multipart([("image", read_file(FILES, "truncated.jpg")), ("text", "x")])
+        same(server.ask("POST", "/v1/audit", key, body=body, headers={"Content-Type": kind})[0], 422, "a broken image")
+        same(children(server.process.pid), helpers, "nobody died of it")
+        # They are killed, as by a lack of memory: nobody notices.
+        for h in helpers:
+            os.kill(h, signal.SIGKILL)
+        same([server.ask_audit(key=key)[0] for _ in range(4)], [200] * 4, "after helpers were killed")
+        # One dies with an image in its hands: that is refused, nothing else is.
+        wait_for(lambda: children(server.process.pid), what="helpers")
+        for h in children(server.process.pid):
+            os.kill(h, signal.SIGSTOP)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(server.ask_audit, key=key) for _ in range(4)]
+            wait_for(lambda: server.ask("GET", "/metrics", KEYS["metrics"])[2].count(b"winnow_requests_in_flight 4"), what="4 in flight")
+            same(server.ask("GET", "/v2/health/live")[0], 200, "live")
+            time.sleep(0.2)
+            for h in children(server.process.pid):
+                os.kill(h, signal.SIGSEGV)
+                os.kill(h, signal.SIGCONT)
+            answers = [a.result() for a in answers]
+        same(sorted(a[0] for a in answers), [200, 200, 200, 422], "the four")
+        for status, _, body in answers:
+            if status == 422:
+                same(json.loads(body)["reason"], "undecodable_image", body)
+                check("the decoder crashed on this image" in json.loads(body)["detail"], body)
+        same(server.ask_audit(key=key)[0], 200, "afterwards")
+        check(b"winnow_decoder_restarts_total" in server.ask("GET", "/metrics", KEYS["metrics"])[2])
+        helpers = children(server.process.pid)
+    for h in helpers:
+        wait_for(lambda: not os.path.exists(f"/proc/{h}"), what="helpers gone with the server")
+    with TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=400ms") as server:
+        for h in children(server.process.pid):
+            os.kill(h, signal.SIGSTOP)
+        status, _, body = server.ask_audit()
+        same(status, 422, body)
+        check("decoding took longer than 0.4 s" in json.loads(body)["detail"], body)
+        # On a machine that is busy enough the next one may take as long, and is replaced as well.
+        wait_for(lambda: server.ask_audit()[0] == 200, what="an answer from another helper")
+
+
+# ---- what goes wrong around the server ----
+
+
+def test_full_disk_costs_log_lines_only():
+    with TroubledServer(*GENEROUS, "log.access=/dev/full") as server:
+        same([server.ask_audit()[0] for _ in range(3)], [200] * 3, "audits")
+        wait_for(lambda: server.metrics()["winnow_access_log_dropped_total"] >= 3, what="lines counted as lost")
+        same(server.ask("GET", "/v2/health/ready")[0], 200, "ready")
+    # The server's own messages too: it must start, serve and stop without them.
+    port = 0
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen([RUN.serve, "--registry", os.path.join(RUN.work, "registry"), "--set", "model.name=tiny",
+                                    "--listen", f"127.0.0.1:{port}"], stdout=full, stderr=full)
+    try:
+        def live():
+            try:
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                c.request("GET", "/v2/health/live")
+                return c.getresponse().status == 200
+            except OSError:
+                return False
+        wait_for(live, what="a server without a log")
+        process.send_signal(signal.SIGTERM)
+        same(process.wait(timeout=60 * RUN.slow), 0, "exit code")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def refused_start(message, *arguments, **kwargs):
+    out = subprocess.run([RUN.serve, "--listen", "127.0.0.1:0", "--set", "model.name=tiny", *arguments], capture_output=True,
+                         timeout=60 * RUN.slow, **kwargs)
+    text = out.stderr.decode()
+    same(out.returncode, 1, text)
+    check(message in text and text.count("\n") == 1, text)
+
+
+def test_unreadable_registry():
+    root = os.path.join(RUN.work, "unreadable")
+    version = os.path.join(root, "tiny", "1")
+    make_tiny_model.make(version, 0)
+    weights = os.path.join(version, "model.safetensors")
+    refused_start("cannot open", "--registry", weights)  # a file
+    with TroubledServer(*GENEROUS, extra=("--registry", root)) as server:
+        os.rename(root, root + ".away")  # the disk under a running server goes: what is in memory goes on answering
+        same(server.ask_audit()[0], 200, "without the registry")
+        same(server.ask("GET", "/v2/health/ready")[0], 200, "ready")
+        body = server.ask("POST", "/v2/repository/models/tiny/load", body=b'{"parameters":{"version":"7"}}')[2]
+        check(b"/proc/" not in body, body)
+        same(server.ask_audit()[0], 200, "after a load that failed")
+    os.rename(root + ".away", root)
+    with open(weights, "r+b") as f:
+        f.truncate(100)
+    refused_start("model.safetensors", "--registry", root)
+    os.remove(weights)
+    os.mkfifo(weights)
+    refused_start("special file", "--registry", root)  # and it does not wait for a writer
+    os.remove(weights)
+    shutil.rmtree(version)
+    make_tiny_model.make(version, 0)
+    os.chmod(version, 0)
+    if os.getuid() != 0:
+        refused_start("unreadable/tiny", "--registry", root)
+    elif subprocess.run([RUN.serve, "--version"], user=65534, group=65534, extra_groups=[], capture_output=True).returncode == 0:
+        os.chmod(RUN.work, 0o755)
+        refused_start("unreadable/tiny", "--registry", root, user=65534, group=65534, extra_groups=[])
+    os.chmod(version, 0o755)
+
+
+def test_wall_clock_jumps_change_nothing():
+    # By inspection: the wall clock is for stamps in logs and for the start of the process, and nothing waits by it.
+    server_dir = os.path.join(HERE, "..", "..", "server")
+    for name in sorted(os.listdir(server_dir)):
+        text = read_file(server_dir, name).decode()
+        uses = re.findall(r"CLOCK_REALTIME|gettimeofday|\btime\(NULL\)", text)
+        check(not uses or (name in ("log.c", "metrics.c") and len(uses) == 1), f"{name}: {uses}")
+        if "pthread_cond_timedwait" in text and name != "http_watch.c":  # which waits on what http_listen.c made
+            check("pthread_condattr_setclock" in text, name + " waits by the wall clock")
+    shim = os.path.join(RUN.shims, "libshim_clock.so")
+    if RUN.slow > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    with TroubledServer(*GENEROUS, "cache.bytes=64KiB", "http.idle_timeout=30s", "rates.inference=1000", env={"LD_PRELOAD": shim}) as server:
+        for i in range(12):
+            status, _, body = server.ask_audit(str(i % 6))
+            same(status, 200, body)
+            check(0 < json.loads(body)["timing_ms"]["total"] < 50000, body)
+        m = server.settled_metrics()
+        same(m["winnow_cache_hits_total"], 6, "answers from the cache, whatever the date")
+        check(m["winnow_request_duration_seconds_sum"] < 600, "durations")
+        stamps = {line["time"][:4] for line in server.access_log()}
+        check(len(stamps) > 1, f"the shim did not work: {stamps}")
+
+
+class Allocations:
+    """shim_allocation.c's file of three numbers."""
+
+    def __init__(self):
+        self.path = os.path.join(RUN.work, "allocations")
+        with open(self.path, "wb") as f:
+            f.write(bytes(24))
+        with open(self.path, "r+b") as f:
+            self.memory = mmap.mmap(f.fileno(), 24)
+
+    def arm(self, k):
+        self.memory[:] = struct.pack("qqq", k, 0, 0)
+
+    @property
+    def calls(self):
+        return struct.unpack("qqq", self.memory)[1]
+
+    @property
+    def failed(self):
+        return struct.unpack("qqq", self.memory)[2]
+
+
+def test_every_allocation_may_fail():
+    shim = os.path.join(RUN.shims, "libshim_allocation.so")
+    if RUN.slow > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    allocations = Allocations()
+    environment = {"LD_PRELOAD": shim, "SHIM_CONTROL": allocations.path}
+    # Loading: the server starts, or says one line and ends. Some of all the places, the early ones more densely.
+    arguments = ["--registry", os.path.join(RUN.work, "registry"), "--set", "model.name=tiny", "--listen", "127.0.0.1:0"]
+    allocations.arm(0)
+    with TroubledServer(*GENEROUS, env=environment):
+        total = allocations.calls
+    check(total > 100, f"only {total} allocations were seen")
+    places = sorted({*range(1, 12), *(int(total ** (i / 24)) for i in range(9, 25)), *(total * i // 24 for i in range(1, 24))})
+    ended = 0
+    for k in places:
+        allocations.arm(k)
+        process = subprocess.Popen([RUN.serve, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   env=dict(os.environ, **environment))
+        text = b""
+        while b"listening on" not in text:
+            line = process.stderr.readline()
+            text += line
+            if not line:
+                break
+        if b"listening on" in text:
+            process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        code = process.wait(timeout=60)
+        ended += code != 0
+        check(code in ((0, 1) if b"listening on" in text else (1, 2)), f"allocation {k} failed: exit code {code}: {text + rest}")
+        check(code == 0 or text.count(b"\n") >= 1, f"allocation {k} failed: exit code {code} without a word")
+    check(ended > len(places) / 3, f"{ended} of {len(places)} starts failed: the shim does not work")
+    # Answering: every allocation of a request in turn, until there are no more. Who gets no answer sees the connection closed.
+    with TroubledServer(*GENEROUS, "cache.bytes=64KiB", env=environment) as server:
+        same(server.ask_audit("first")[0], 200, "warm")
+        statuses, k = {}, 0
+        while True:
+            k += 1
+            allocations.arm(k)
+            try:
+                status = server.ask_audit(f"text {k}")[0]
+            except (OSError, http.client.HTTPException):
+                status = "closed"
+            statuses[status] = statuses.get(status, 0) + 1
+            if not allocations.failed:
+                break
+            check(status in (200, 429, 500, "closed"), f"allocation {k} failed: {status}")
+            check(server.process.poll() is None, f"allocation {k} failed: the server is gone: {server.errors()}")
+            check(k < 1000)
+        allocations.arm(0)
+        log(f"     {len(places)} of {total} allocations while loading; {k} while answering: {statuses}")
+        check(k > 5 and sum(v for s, v in statuses.items() if s != 200) >= 3, statuses)
+        same(server.ask_audit("afterwards")[0], 200, "afterwards")
+        allocations.arm(3)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in server.errors(), what="a reload, or why there was none")
+        allocations.arm(0)
+        same(server.settled_metrics()["winnow_requests_in_flight"], 0, "nothing is left behind")
+
+
+def prepare():
+    make_tiny_model.make(os.path.join(RUN.work, "registry", "tiny", "2"), 0)
+
+
+if __name__ == "__main__":
+    run_tests(globals(), prepare)
