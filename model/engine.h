@@ -5,7 +5,7 @@
  *     f32    results of blip2_forward up to the order of sums
  *     bf16   products of bf16 operands with f32 sums; residual stream, norms and softmax f32
  *     int8   Linear layers: s8 weights with a scale for each output, s8 activations with a scale for each row, exact s32 sums;
- *            attention as in bf16; the token table s8, with the scales of the logits' layer
+ *            attention on s8 operands with a scale for each row and head (attend.h), u8 probabilities; the token table s8, with the scales of the logits' layer
  * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
  * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
  *

@@ -1,5 +1,6 @@
 /* engine_internal.h: the fields of an engine, its session and the session's lanes, for engine.c (layers), engine_session.c (memory),
- * engine_run.c (the forward of three stacks), engine_block.c (one block) and engine_layer.c (one Linear in its precision).
+ * engine_run.c (the forward of three stacks), engine_block.c (one block), engine_attention.c (between its layers) and engine_layer.c
+ * (one Linear in its precision).
  *
  * A run is one parallel region. Each of its threads is a lane, which owns the same rows of a stack from the first block to the last,
  * and works on them alone, products included. Rows meet in attention only: keys and values go to buffers that all lanes read, behind
@@ -8,6 +9,7 @@
 #define WINNOW_MODEL_ENGINE_INTERNAL_H
 
 #include "base/arena.h"
+#include "model/attend.h"
 #include "model/blip2_internal.h"
 #include "model/engine.h"
 #include "model/packed.h"
@@ -70,6 +72,7 @@ typedef struct token_table {
 typedef struct engine_attention {
 	int num_heads, head_dim;
 	int kv_width; /* 0: self-attention */
+	element type; /* of its operands: f32, bf16, or s8 with a scale for each row and head */
 	layer qkv;    /* q, k, v; cross: q */
 	layer kv;     /* cross: k, v */
 	layer out;
@@ -112,11 +115,17 @@ typedef struct engine_lane {
 	float *in_scale;   /* [rows]: of s8 rows */
 	void *raw;         /* what a product wrote */
 	void *queries;     /* [rows][inner]: attention's, of rows that do not follow each other */
-	float *scores;     /* [heads][rows][keys] of one sample */
+	float *scores;     /* [heads][rows][keys] of one sample; attend_job's scratch */
 	uint16_t *probs;   /* the same in bf16 */
 	void *context;     /* [rows][inner] */
 	float *row;        /* the widest row */
 } engine_lane;
+
+/* Rows of attention's queries, keys or values, all heads of them. */
+typedef struct operand {
+	void *data;   /* f32, bf16 or s8 */
+	float *scale; /* [rows][parts * heads]: of s8 */
+} operand;
 
 struct engine_session {
 	const engine *e;
@@ -124,7 +133,7 @@ struct engine_session {
 	int max_batch, max_text_len, max_rows, num_lanes;
 	engine_lane *lanes; /* [num_lanes] */
 	engine_lane wide;   /* for logits: not a thread's, its products use the whole team */
-	void *qkv[2], *kv[2]; /* attention's shared operands, f32 or bf16 */
+	operand qkv[2], kv[2]; /* attention's, shared */
 	float *pixels;      /* [n*P][3*patch*patch] */
 	float *embedded;    /* [n*P][Dv] */
 	float *vision_x;    /* [n*(1+P)][Dv] */
@@ -159,6 +168,25 @@ typedef struct engine_rows {
 /* Token id's vector, [Dt]. */
 void engine_token(const engine *e, int32_t id, float *out);
 
+/* Columns of an operand. */
+typedef struct engine_view {
+	const char *data;
+	size_t stride;       /* elements a row */
+	const float *scale;  /* of s8: row i's, for every head, from scale + i * scales on */
+	size_t scales;
+} engine_view;
+
+typedef struct engine_operands {
+	engine_view q, k, v; /* of the first sample's first row */
+} engine_operands;
+
+wn_code engine_attention_open(engine_attention *out, engine_opener *op, const attention_params *p, int hidden, wn_error *err);
+/* Makes own rows of q, and everybody's rows of k and v: returns when all of them are there. x [n*len][hidden]. */
+engine_operands engine_attention_operands(engine_lane *l, const engine_block *b, const engine_attention *a, const float *x,
+					  const engine_rows *run);
+/* Leaves `in` of a->out for the rows of `share`. */
+void engine_attend(engine_lane *l, const engine_attention *a, bool causal, const engine_operands *o, const engine_rows *run, row_range share);
+
 wn_code engine_block_open(engine_block *out, engine_opener *op, const block *b, wn_error *err);
 void engine_block_close(engine_block *b);
 /* Calls f for every layer of the block. */
@@ -181,6 +209,8 @@ void layer_take(engine_lane *l, const layer *y, const row_source *src, size_t ro
 void layer_add(engine_lane *l, const layer *y, size_t rows, float *x);
 /* out [rows][out], f32 or (bf16 true) bf16: what the layer makes of `in`. */
 void layer_write(engine_lane *l, const layer *y, size_t rows, void *out, bool bf16);
+/* out [rows][out] in s8, a scale for each part of `width` columns: what the layer makes of `in`. */
+void layer_write_parts(engine_lane *l, const layer *y, size_t rows, size_t width, int8_t *out, float *scale);
 /* `in` for `next` from what y makes of `in`, behind the activation. */
 void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows);
 /* Where attention may write rows of f32 or bf16 for y to read, and what makes them y's operand. */

@@ -261,6 +261,14 @@ void layer_write(engine_lane *l, const layer *y, size_t rows, void *out, bool bf
 	}
 }
 
+void layer_write_parts(engine_lane *l, const layer *y, size_t rows, size_t width, int8_t *out, float *scale)
+{
+	const size_t parts = y->out / width;
+	product(l, y, rows, l->raw);
+	for (size_t r = 0; r < rows; r++)
+		ops->quantize_rows(out + r * y->out, scale + r * parts, load_row(l, y, r), parts, width);
+}
+
 void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows)
 {
 	product(l, y, rows, l->raw);

@@ -13,11 +13,16 @@
 
 #define LANE_ROWS 8 /* of the longest stack at least: a lane with fewer would wait for its neighbours more than it helps them */
 
-/* Elements of a lane's buffers, and of the shared operands, as the largest user of each needs them. */
+/* What an attention's shared operand takes: bytes, and scales. */
+typedef struct operand_needs {
+	size_t bytes, scales;
+} operand_needs;
+
+/* Elements of a lane's buffers, and the shared operands, as the largest user of each needs them. */
 typedef struct needs {
 	int lanes;
-	size_t in, rows, raw, scores, context, row;
-	size_t qkv, kv;
+	size_t in, rows, raw, scores, probs, context, row;
+	operand_needs qkv, kv;
 } needs;
 
 static void raise(size_t *most, size_t n) { *most = n > *most ? n : *most; }
@@ -34,6 +39,12 @@ static void need_layer(needs *most, const layer *y, size_t rows)
 	raise(&most->row, y->in > y->out ? y->in : y->out);
 }
 
+static void need_operand(operand_needs *most, const engine_attention *a, const layer *y, size_t rows)
+{
+	raise(&most->bytes, rows * y->out * element_size(a->type));
+	raise(&most->scales, rows * y->out / (size_t)a->head_dim);
+}
+
 static void need_attention(needs *most, const engine_attention *a, size_t n, size_t len, size_t encoder_len)
 {
 	const size_t inner = (size_t)a->num_heads * (size_t)a->head_dim, keys = a->kv_width ? encoder_len : len;
@@ -44,11 +55,16 @@ static void need_attention(needs *most, const engine_attention *a, size_t n, siz
 	need_layer(most, &a->out, n * len);
 	if (a->kv_width) {
 		need_layer(most, &a->kv, n * encoder_len);
-		raise(&most->kv, n * encoder_len * 2 * inner);
+		need_operand(&most->kv, a, &a->kv, n * encoder_len);
 	}
-	raise(&most->qkv, n * len * a->qkv.out);
+	need_operand(&most->qkv, a, &a->qkv, n * len);
 	raise(&most->context, share * inner);
-	raise(&most->scores, (size_t)a->num_heads * span * keys);
+	if (a->type == ELEMENT_S8)
+		raise(&most->scores, attend_scratch(keys, (size_t)a->head_dim) / sizeof(float));
+	else
+		raise(&most->scores, (size_t)a->num_heads * span * keys);
+	if (a->type == ELEMENT_BF16)
+		raise(&most->probs, (size_t)a->num_heads * span * keys);
 }
 
 static void need_stack(needs *most, const engine_stack *s, size_t n, size_t len, size_t encoder_len)
@@ -69,7 +85,7 @@ static bool lay_out_lane(engine_lane *l, arena *a, const needs *most)
 	if (!arena_floats(a, &in, most->in, 1) || !arena_floats(a, &l->in_scale, most->rows, 1) || !arena_floats(a, &raw, most->raw, 1) ||
 	    !arena_floats(a, &l->scores, most->scores, 1) || !arena_floats(a, &context, most->context, 1) ||
 	    !arena_floats(a, &queries, most->context, 1) || !arena_floats(a, &l->row, most->row, 1) ||
-	    !(l->probs = arena_alloc(a, most->scores * sizeof *l->probs)))
+	    !(l->probs = arena_alloc(a, most->probs * sizeof *l->probs)))
 		return false;
 	l->in = in;
 	l->raw = raw;
@@ -78,20 +94,21 @@ static bool lay_out_lane(engine_lane *l, arena *a, const needs *most)
 	return true;
 }
 
+static bool lay_out_operand(operand *o, arena *a, const operand_needs *most)
+{
+	return (o->data = arena_alloc(a, most->bytes)) && arena_floats(a, &o->scale, most->scales, 1);
+}
+
 static bool lay_out_lanes(engine_session *s, arena *a, const needs *most)
 {
-	const needs wide = {.lanes = 1, .context = 1, .scores = 1};
+	const needs wide = {.lanes = 1, .context = 1, .scores = 1, .probs = 1};
 	needs logits = wide;
 	need_layer(&logits, &s->e->logits, (size_t)s->max_rows);
 	bool ok = lay_out_lane(&s->wide, a, &logits);
 	for (int i = 0; i < s->num_lanes && ok; i++)
 		ok = lay_out_lane(&s->lanes[i], a, most);
-	for (int i = 0; i < 2 && ok; i++) {
-		float *qkv, *kv;
-		ok = arena_floats(a, &qkv, most->qkv, 1) && arena_floats(a, &kv, most->kv, 1);
-		s->qkv[i] = qkv;
-		s->kv[i] = kv;
-	}
+	for (int i = 0; i < 2 && ok; i++)
+		ok = lay_out_operand(&s->qkv[i], a, &most->qkv) && lay_out_operand(&s->kv[i], a, &most->kv);
 	return ok;
 }
 
@@ -102,7 +119,7 @@ static bool lay_out(engine_session *s, arena *a)
 	const size_t n = (size_t)s->max_batch, patches = (size_t)blip2_num_patches(c), queries = (size_t)c->num_query_tokens;
 	const size_t len = queries + (size_t)s->max_text_len;
 	const size_t dv = (size_t)e->m->vision.hidden, dq = (size_t)e->m->qformer.hidden, dt = (size_t)e->m->text.hidden;
-	needs most = {.lanes = s->num_lanes, .kv = 1};
+	needs most = {.lanes = s->num_lanes, .probs = 1, .kv = {1, 1}}; /* nothing of no bytes */
 	need_layer(&most, &e->patches, n * patches);
 	/* a lane's share of rows begins and ends in the middle of samples, and its patches with it: one more than their share */
 	raise(&most.in, (share_of(&most, n * patches) + 1) * e->patches.in);

@@ -220,7 +220,7 @@ static void widen(float *out, const uint16_t *x, size_t count)
 	}
 }
 
-static float quantize(int8_t *q, const float *x, size_t count)
+static inline __attribute__((always_inline)) float quantize_row(int8_t *q, const float *x, size_t count)
 {
 	float most = 0;
 #pragma omp simd reduction(max : most)
@@ -238,6 +238,18 @@ static float quantize(int8_t *q, const float *x, size_t count)
 		q[i] = (int8_t)(v.i - 0x4b400000);
 	}
 	return most / 127.0f;
+}
+
+static float quantize(int8_t *q, const float *x, size_t count) { return quantize_row(q, x, count); }
+
+static void quantize_rows(int8_t *q, float *scale, const float *x, size_t rows, size_t count)
+{
+	if (count == 64) /* the usual head's, without a loop */
+		for (size_t r = 0; r < rows; r++)
+			scale[r] = quantize_row(q + r * 64, x + r * 64, 64);
+	else
+		for (size_t r = 0; r < rows; r++)
+			scale[r] = quantize_row(q + r * count, x + r * count, count);
 }
 
 static void dequantize(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
@@ -467,6 +479,7 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.to_bf16 = to_bf16,
 	.widen = widen,
 	.quantize = quantize,
+	.quantize_rows = quantize_rows,
 	.dequantize = dequantize,
 	.dequantize_add = dequantize_add,
 	.axpy = axpy,

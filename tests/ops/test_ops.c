@@ -253,6 +253,16 @@ static void check_int8(const ops_table *t, size_t d)
 		sums[i] = (int32_t)(uniform(-1, 1) * 5e5f);
 	}
 	assert_true(reached);
+	int8_t rows[2 * MAX_COLS];
+	float two[2 * MAX_COLS], row_scale[2];
+	for (size_t i = 0; i < d; i++) {
+		two[i] = x[i];
+		two[d + i] = 2 * x[i];
+	}
+	t->quantize_rows(rows, row_scale, two, 2, d);
+	assert_memory_equal(rows, q, d);
+	assert_memory_equal(rows + d, q, d);
+	assert_true(row_scale[0] == s && row_scale[1] == 2 * s);
 	memset(x, 0, sizeof x);
 	assert_true(t->quantize(q, x, d) == 0 && q[0] == 0 && q[d - 1] == 0);
 	for (int with_bias = 0; with_bias < 2; with_bias++) {
