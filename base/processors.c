@@ -36,6 +36,20 @@ int processors_nth(const processors *p, int n)
 	return -1;
 }
 
+void processors_pin(int processor)
+{
+	processors one = {0};
+	if (processor < 0 || processor >= PROCESSORS_MOST)
+		return;
+	one.allowed[processor / MASK_BITS] = 1ul << (processor % MASK_BITS);
+	processors_unpin(&one);
+}
+
+void processors_unpin(const processors *p)
+{
+	(void)sched_setaffinity(0, sizeof p->allowed, (const cpu_set_t *)(const void *)p->allowed);
+}
+
 /* ---- cgroups ---- */
 
 typedef struct quota {

@@ -31,6 +31,11 @@ void processors_judge(processors *p, int online, const char *source);
 /* Number of the n-th processor (from 0) of the mask; -1: it has no more than n. */
 int processors_nth(const processors *p, int n);
 
+/* The calling thread runs there only, or again wherever p->allowed says; threads that it makes start out alike. What the system
+ * refuses is left as it was: a place is a matter of speed. */
+void processors_pin(int processor);
+void processors_unpin(const processors *p);
+
 /* processors_look()'s `usable`. */
 int processors_usable(void);
 
