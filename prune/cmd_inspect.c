@@ -6,8 +6,10 @@
 
 #include <jansson.h>
 
+#include "base/processors.h"
 #include "model/checkpoint.h"
 #include "model/dnn.h"
+#include "model/engine_probe.h"
 #include "model/ops.h"
 #include "prune/commands.h"
 #include "prune/options.h"
@@ -18,6 +20,30 @@ typedef struct component_report {
 	double bytes; /* as stored */
 	double flops; /* of one request */
 } component_report;
+
+/* What this machine would do with the model. */
+typedef struct runtime_report {
+	char engine[3][ENGINE_PROBE_SIZE]; /* by precision */
+	processors processors;
+} runtime_report;
+
+static wn_code look_at_machine(runtime_report *out, const checkpoint *ck, wn_error *err)
+{
+	wn_code rc = WN_OK;
+	for (int p = 0; !rc && p < 3; p++)
+		rc = engine_probe(out->engine[p], blip2_get_config(ck->model), (precision)p, err);
+	processors_look(&out->processors, NULL);
+	return rc;
+}
+
+static json_t *runtime_json(const runtime_report *r)
+{
+	json_t *by_precision = json_object();
+	for (int p = 0; p < 3; p++)
+		json_object_set_new(by_precision, PRECISION_NAMES[p], json_string(r->engine[p]));
+	return json_pack("{s:s, s:s, s:s, s:o, s:i, s:s}", "onednn", dnn_version(), "onednn_isa", dnn_isa(), "kernels", ops->name, "engine",
+	                 by_precision, "threads", r->processors.usable, "threads_reason", r->processors.reason);
+}
 
 static void measure(component_report out[NUM_COMPONENTS], const checkpoint *ck, int tokens)
 {
@@ -41,7 +67,7 @@ static json_t *component_json(const component_report *r)
 	                 r->stack->num_hidden_layers, "blocks", shape_blocks_json(r->stack));
 }
 
-static int print_json(const checkpoint *ck, const component_report *r, int tokens)
+static int print_json(const checkpoint *ck, const component_report *r, const runtime_report *machine, int tokens)
 {
 	const blip2_config *c = blip2_get_config(ck->model);
 	json_t *components = json_object(), *labels = json_array();
@@ -53,14 +79,14 @@ static int print_json(const checkpoint *ck, const component_report *r, int token
 	}
 	for (int i = 0; ck->has_manifest && i < ck->manifest.num_labels; i++)
 		json_array_append_new(labels, json_string(ck->manifest.labels[i].name));
-	json_t *root = json_pack("{s:I, s:I, s:f, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:o, s:o, s:{s:s, s:s, s:s}}",
+	json_t *root = json_pack("{s:I, s:I, s:f, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:o, s:o, s:o}",
 	                         "parameters", (json_int_t)blip2_parameter_count(ck->model), "bytes", (json_int_t)bytes, "flops",
 	                         flops, "flops_tokens", tokens, "dtype", dtype_name(ck->stored_dtype), "digest", ck->digest,
 	                         "image_size", c->image_size, "patch_size", c->patch_size, "num_query_tokens",
 	                         c->num_query_tokens, "vocab_size", c->vocab_size, "max_position_embeddings",
 	                         c->max_position_embeddings, "tokenizer", ck->tokenizer != NULL, "uniform_widths",
-	                         (int)hf_config_is_uniform(c), "labels", labels, "components", components, "runtime", "onednn",
-	                         dnn_version(), "onednn_isa", dnn_isa(), "kernels", ops->name);
+	                         (int)hf_config_is_uniform(c), "labels", labels, "components", components, "runtime",
+	                         runtime_json(machine));
 	if (root && ck->has_manifest) {
 		json_object_set_new(root, "name", json_string(ck->manifest.name));
 		if (ck->manifest.lineage)
@@ -88,7 +114,7 @@ static void print_blocks(const char *name, const stack_config *s)
 	}
 }
 
-static void print_table(const checkpoint *ck, const component_report *r, const char *dir, int tokens)
+static void print_table(const checkpoint *ck, const component_report *r, const runtime_report *machine, const char *dir, int tokens)
 {
 	const blip2_config *c = blip2_get_config(ck->model);
 	double flops = 0, bytes = 0;
@@ -108,6 +134,9 @@ static void print_table(const checkpoint *ck, const component_report *r, const c
 	for (int i = 0; i < NUM_COMPONENTS; i++)
 		print_blocks(shape_stack_name((component)i), r[i].stack);
 	printf("\n  runs on oneDNN %s (%s), kernels %s\n", dnn_version(), dnn_isa(), ops->name);
+	for (int p = 0; p < 3; p++)
+		printf("    %-8s %s\n", PRECISION_NAMES[p], machine->engine[p]);
+	printf("    threads  %s\n", machine->processors.reason);
 	if (!ck->has_manifest)
 		return;
 	printf("  labels:");
@@ -137,12 +166,17 @@ int cmd_inspect(int argc, char **argv)
 	if (checkpoint_load(&ck, model, NULL, &err))
 		return command_fail(&info, &err);
 	component_report r[NUM_COMPONENTS];
+	runtime_report machine;
 	measure(r, &ck, tokens);
+	if (look_at_machine(&machine, &ck, &err)) {
+		checkpoint_close(&ck);
+		return command_fail(&info, &err);
+	}
 	rc = EXIT_DONE;
 	if (json)
-		rc = print_json(&ck, r, tokens);
+		rc = print_json(&ck, r, &machine, tokens);
 	else
-		print_table(&ck, r, model, tokens);
+		print_table(&ck, r, &machine, model, tokens);
 	checkpoint_close(&ck);
 	return rc;
 }

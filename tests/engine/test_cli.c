@@ -7,6 +7,9 @@
 
 #include <jansson.h>
 
+#include "base/processors.h"
+#include "model/precision.h"
+
 #include "golden.h"
 #include "program.h"
 
@@ -173,10 +176,16 @@ static void inspect_counts_what_is_in_the_file(void **state)
 	assert_true(json_is_false(json_object_get(root, "uniform_widths")));
 	const json_t *block = json_array_get(json_object_get(json_object_get(components, "qformer"), "blocks"), 2);
 	assert_int_equal(json_integer_value(json_object_get(block, "cross_head_dim")), 5);
+	const json_t *runtime = json_object_get(root, "runtime"), *engine = json_object_get(runtime, "engine");
+	assert_int_equal(json_integer_value(json_object_get(runtime, "threads")), processors_usable());
+	for (int p = 0; PRECISION_NAMES[p]; p++) /* "int8 brg:…", "int8 weights in f32 …" */
+		assert_int_equal(strncmp(json_string_value(json_object_get(engine, PRECISION_NAMES[p])), PRECISION_NAMES[p],
+					 strlen(PRECISION_NAMES[p])), 0);
 	json_decref(root);
 	RUN(&o, "inspect", "--model", golden_path("widths", ""));
 	assert_int_equal(o.exit_code, 0);
 	assert_non_null(strstr(o.out, "oneDNN"));
+	assert_non_null(strstr(o.out, " processors"));
 }
 
 static void bench_reports_consistent_figures(void **state)
