@@ -9,6 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <omp.h>
+
+#include "base/processors.h"
+
 #define MAX_CMDLINE ((size_t)1 << 20)
 
 /* One pause instruction takes 40 to 140 cycles, as the processor's generation has it: 0.03 to 0.1 ms in all. */
@@ -64,3 +68,9 @@ done:
 void omp_spin_long(void) { restart_with("GOMP_SPINCOUNT", LONG_SPINS); }
 
 void omp_spin_briefly(void) { restart_with("GOMP_SPINCOUNT", BRIEF_SPINS); }
+
+void omp_take_processors(void)
+{
+	if (!getenv("OMP_NUM_THREADS"))
+		omp_set_num_threads(processors_usable());
+}

@@ -1,4 +1,4 @@
-/* omp_policy.h: how long OpenMP's threads spin while they wait for each other.
+/* omp_policy.h: how long OpenMP's threads spin while they wait for each other, and how many there are unless somebody says.
  *
  * libgomp reads its variables in a constructor, before main: only a new program image sees a change. So these functions
  * put the variable into the environment and execute this program again, once: same process id, same arguments, same open
@@ -17,5 +17,9 @@ void omp_spin_long(void);
  * follow each other within microseconds and meet threads that are awake, while a thread whose processor somebody else
  * holds costs its waiting team little. libgomp's own default is milliseconds. */
 void omp_spin_briefly(void);
+
+/* From here on the calling thread's teams have as many threads as this process may use (base/processors.h). libgomp counts the
+ * affinity mask and knows no cgroup quota. The user's OMP_NUM_THREADS stays. */
+void omp_take_processors(void);
 
 #endif

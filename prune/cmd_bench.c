@@ -133,7 +133,7 @@ int cmd_bench(int argc, char **argv)
 		{"model", OPTION_STRING, &o.model, "DIR", "model directory", .required = true},
 		{"precision", OPTION_CHOICE, &o.precision, "P", "f32, bf16 or int8; default: the model's own", .choices = "f32 bf16 int8"},
 		{"tokens", OPTION_INT, &o.tokens, "N", "text tokens of the request", .min = 1, .max = 100000},
-		{"threads", OPTION_INT, &o.threads, "N", "threads of one request", .min = 1, .max = 1024},
+		{"threads", OPTION_INT, &o.threads, "N", "threads of one request; 0: as many as this process may use", .min = 0, .max = 1024},
 		{"runs", OPTION_INT, &o.runs, "N", "timed runs", .min = 1, .max = 10000000},
 		{"train", OPTION_FLAG, &o.train, NULL, "time training steps (forward, backward, AdamW) instead of requests"},
 		{"batch", OPTION_INT, &o.batch, "N", "with --train: samples a step", .min = 1, .max = 4096},
@@ -147,6 +147,8 @@ int cmd_bench(int argc, char **argv)
 	if (rc != OPTIONS_OK)
 		return rc == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
 	omp_spin_long();
+	if (!o.threads)
+		o.threads = omp_get_max_threads();
 	bench_result r = {0};
 	wn_error err = {0};
 	if (o.train && o.precision && !strcmp(o.precision, "int8")) {

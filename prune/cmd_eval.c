@@ -185,7 +185,7 @@ int cmd_eval(int argc, char **argv)
 		{"json", OPTION_FLAG, &json, NULL, "print JSON"},
 		{"limit", OPTION_INT, &limit, "N", "the first N samples only; 0: all", .min = 0, .max = 1e9},
 		{"batch", OPTION_INT, &batch, "N", "ads a forward; 1 times them as requests come", .min = 1, .max = 256},
-		{"threads", OPTION_INT, &threads, "N", "OpenMP threads; 0: all processors", .min = 0, .max = 256},
+		{"threads", OPTION_INT, &threads, "N", "OpenMP threads; 0: as many as this process may use", .min = 0, .max = 256},
 		{"precision", OPTION_CHOICE, &precision_name, "P", "f32, bf16 or int8; default: the model's own", .choices = "f32 bf16 int8"},
 		{0}};
 	const command_info info = {"eval", "accuracy, F1, calibration and latency on a data set",

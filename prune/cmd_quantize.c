@@ -184,7 +184,7 @@ int cmd_quantize(int argc, char **argv)
 		 .min = 0, .max = 1},
 		{"model-cosine", OPTION_DOUBLE, &c.model_cosine, "X", "more of them until the model reaches this; default 0.999", .min = 0, .max = 1},
 		{"max-loss", OPTION_DOUBLE, &c.max_loss, "POINTS", "... and loses no more accuracy than this; default 0.5", .min = 0, .max = 100},
-		{"threads", OPTION_INT, &c.threads, "N", "OpenMP threads; 0: all processors", .min = 0, .max = 256},
+		{"threads", OPTION_INT, &c.threads, "N", "OpenMP threads; 0: as many as this process may use", .min = 0, .max = 256},
 		{"json", OPTION_FLAG, &c.json, NULL, "print JSON"},
 		{0}};
 	const command_info info = {"quantize", "a model that is stored and run in int8 or bf16",

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/omp_policy.h"
 #include "prune/commands.h"
 #include "prune/options.h"
 
@@ -57,6 +58,7 @@ int main(int argc, char **argv)
 		usage(stdout, commands, n);
 		return EXIT_DONE;
 	}
+	omp_take_processors(); /* what a command's --threads 0 means */
 	for (size_t i = 0; i < n; i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return finish(commands[i].name, commands[i].run(argc - 1, argv + 1));

@@ -3,7 +3,8 @@
 
 #include <limits.h>
 #include <string.h>
-#include <unistd.h>
+
+#include <omp.h>
 
 #include "prune/progress.h"
 #include "prune/run_dir.h"
@@ -45,7 +46,7 @@ wn_code split_open_images(split_data *s, int side, const split_decoding *o, wn_e
 		return wn_fail(err, WN_TOO_LARGE, "data.cache: path too long");
 	snprintf(label, sizeof label, "decode %.40s", s->name);
 	progress_start(&d.progress, o->out, label, 0, (int64_t)s->dataset.count, o->log_seconds);
-	int threads = o->threads ? o->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+	int threads = o->threads ? o->threads : omp_get_max_threads();
 	rc = image_cache_open(&s->images, file, &s->dataset, side, threads, show_decoding, &d, err);
 	if (!rc && s->images.decoded)
 		progress_finish(&d.progress, (int64_t)s->dataset.count, "");

@@ -25,7 +25,7 @@ wn_code split_read(split_data *s, const char *data_dir, const char *name, const 
 
 typedef struct split_decoding {
 	const char *cache_dir; /* made when it is not there */
-	int threads;           /* 0: all processors */
+	int threads;           /* 0: as many as OpenMP's */
 	double log_seconds;
 	volatile sig_atomic_t *stop; /* may be NULL */
 	FILE *out;             /* progress */

@@ -41,7 +41,7 @@ static const config_key KEYS[] = {
 	CONFIG_STRING(train_config, name, "name", "ad-audit", "the model's name in winnow.json"),
 	CONFIG_STRING(train_config, run_dir, "run_dir", NULL, "where checkpoints, logs and caches go"),
 	CONFIG_INT64(train_config, seed, "seed", "1", 0, 9e15, "initial weights, order of samples, augmentation"),
-	CONFIG_INT(train_config, threads, "threads", "0", 0, 256, "0: all processors"),
+	CONFIG_INT(train_config, threads, "threads", "0", 0, 256, "0: as many as this process may use (affinity, cgroup quota)"),
 	CONFIG_ENUM(train_config, modalities, "modalities", "both", MODALITY_NAMES, "text: every image is blank; image: every text is empty (baselines)"),
 	CONFIG_ENUM(train_config, precision, "precision", "f32", PRECISION_NAMES, "of matrix products while training; bf16 is faster where the CPU has its instructions, and f32 where it has not"),
 	CONFIG_SECTION("data", "an imagefolder: DIR/SPLIT/metadata.jsonl and images"),

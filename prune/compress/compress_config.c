@@ -33,7 +33,7 @@ static const config_key KEYS[] = {
 	CONFIG_STRING(compress_config, run_dir, "run_dir", NULL, "where checkpoints, logs and caches go"),
 	CONFIG_STRING(compress_config, teacher, "teacher", NULL, "model directory with winnow.json"),
 	CONFIG_INT64(compress_config, seed, "seed", "1", 0, 9e15, "recombinations, order of samples, augmentation, random importance"),
-	CONFIG_INT(compress_config, threads, "threads", "0", 0, 256, "0: all processors"),
+	CONFIG_INT(compress_config, threads, "threads", "0", 0, 256, "0: as many as this process may use (affinity, cgroup quota)"),
 	CONFIG_ENUM(compress_config, precision, "precision", "bf16", TRAINING_PRECISIONS, "of matrix products while distilling; f32 where the CPU lacks bf16 instructions"),
 	CONFIG_ENUM(compress_config, start, "start", "pruned", START_NAMES, "scratch: random weights of the final shape, one stage of distillation (a baseline)"),
 	CONFIG_SECTION("data", "an imagefolder: DIR/SPLIT/metadata.jsonl and images"),

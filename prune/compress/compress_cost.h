@@ -12,7 +12,7 @@ typedef struct compress_cost {
 	volatile sig_atomic_t *stop;
 } compress_cost;
 
-/* Threads that answer a request; 0: all processors. */
+/* Threads that answer a request; 0: as many as everything else here. */
 int compress_request_threads(const compress_config *c);
 
 /* out stays where it is until it is closed. A measurement gives WN_CANCELLED when w->stop is set. */

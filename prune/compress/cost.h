@@ -16,7 +16,7 @@
 typedef struct cost_request {
 	int text_len;   /* tokens behind the queries */
 	int logit_rows; /* rows of logits */
-	int threads;    /* 0: all */
+	int threads;    /* 0: the caller's */
 	precision precision;
 } cost_request; /* what one request is: bench's definition */
 

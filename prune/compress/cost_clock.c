@@ -34,7 +34,7 @@ static bench_request_options bench_options(const cost_request *r, int runs)
 static int threads_enter(const cost_request *r)
 {
 	const int before = omp_get_max_threads();
-	omp_set_num_threads(r->threads > 0 ? r->threads : omp_get_num_procs());
+	omp_set_num_threads(r->threads > 0 ? r->threads : before);
 	return before;
 }
 

@@ -48,7 +48,7 @@ wn_code side_by_side_measure(request_use *first, request_use *second, const blip
 	const blip2 *const models[] = {first_model, second_model};
 	rounds found[2];
 	const int threads = omp_get_max_threads();
-	omp_set_num_threads(o->threads > 0 ? o->threads : omp_get_num_procs());
+	omp_set_num_threads(o->threads > 0 ? o->threads : threads);
 	wn_code rc = measure_rounds(found, models, o, err);
 	omp_set_num_threads(threads);
 	if (!rc) {

@@ -13,7 +13,7 @@
 
 typedef struct side_by_side_options {
 	int tokens;  /* of text, in a request (prune/bench_request.h) */
-	int threads; /* 0: all processors; the caller's number comes back with the return value */
+	int threads; /* 0: the caller's, which comes back with the return value */
 	int runs;    /* requests of a round */
 	volatile sig_atomic_t *stop; /* may be NULL */
 } side_by_side_options;
