@@ -9,6 +9,7 @@ struct queue {
 	pthread_mutex_t lock;
 	pthread_cond_t not_empty;
 	size_t capacity, head, count;
+	size_t waiting; /* poppers without an item */
 	bool shut;
 	void *ring[]; /* [capacity] */
 };
@@ -62,8 +63,13 @@ size_t queue_pop_unless(queue *q, void **items, size_t max, const atomic_bool *i
 {
 	size_t n = 0;
 	pthread_mutex_lock(&q->lock);
+	q->waiting++;
 	while (q->count == 0 && !q->shut && !atomic_load(interrupted))
 		pthread_cond_wait(&q->not_empty, &q->lock);
+	/* Each of the others was told of an item, or finds one on its way to sleep. */
+	const size_t share = (q->count + q->waiting - 1) / q->waiting;
+	max = share < max ? share : max;
+	q->waiting--;
 	for (; n < max && q->count > 0; n++, q->count--) {
 		items[n] = q->ring[q->head];
 		q->head = (q->head + 1) % q->capacity;
@@ -91,6 +97,14 @@ size_t queue_depth(queue *q)
 {
 	pthread_mutex_lock(&q->lock);
 	size_t n = q->count;
+	pthread_mutex_unlock(&q->lock);
+	return n;
+}
+
+size_t queue_waiting(queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	size_t n = q->waiting;
 	pthread_mutex_unlock(&q->lock);
 	return n;
 }

@@ -19,7 +19,8 @@ void queue_close(queue **q);
 
 /* False when full or shut; the item stays the caller's. */
 bool queue_push(queue *q, void *item);
-/* Waits for an item, then takes up to max of those already there. 0 when the queue is shut and empty. */
+/* Waits for an item, then takes up to max of those already there; no more than its share while others wait for items too: two
+ * requests for two idle instances are no batch. 0 when the queue is shut and empty. */
 size_t queue_pop(queue *q, void **items, size_t max);
 /* The same, but returns 0 too as soon as the queue is empty while *interrupted is true: a popper with something else to do
  * meanwhile. Whoever sets the flag calls queue_interrupt afterwards, which makes the poppers look at theirs. */
@@ -29,6 +30,7 @@ void queue_interrupt(queue *q);
 void queue_shut(queue *q);
 
 size_t queue_depth(queue *q);
+size_t queue_waiting(queue *q); /* poppers that wait for an item */
 size_t queue_capacity(const queue *q);
 
 #endif

@@ -64,6 +64,53 @@ static void impossible_capacities_are_refused(void **state)
 	assert_int_equal(queue_open(&q, SIZE_MAX / 4, NULL), WN_INVALID);
 }
 
+typedef struct popper {
+	queue *q;
+	pthread_barrier_t *round;
+	int share[200]; /* items of each round */
+} popper;
+
+static void *pop_once_a_round(void *arg)
+{
+	popper *p = arg;
+	void *out[4];
+	for (int i = 0; i < 200; i++) {
+		p->share[i] = (int)queue_pop(p->q, out, 4);
+		pthread_barrier_wait(p->round);
+	}
+	return NULL;
+}
+
+/* What comes together for poppers that wait together is no batch for the first of them. */
+static void waiting_poppers_share(void **state)
+{
+	static int item;
+	pthread_t threads[2];
+	pthread_barrier_t round;
+	queue *q = open_queue(8);
+	popper p[2] = {{.q = q, .round = &round}, {.q = q, .round = &round}};
+	pthread_barrier_init(&round, NULL, 3);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, pop_once_a_round, &p[i]);
+	for (int i = 0; i < 200; i++) {
+		while (queue_waiting(q) < 2)
+			sched_yield();
+		for (int k = 0; k < 2; k++)
+			assert_true(queue_push(q, &item));
+		pthread_barrier_wait(&round);
+		assert_int_equal(p[0].share[i], 1);
+		assert_int_equal(p[1].share[i], 1);
+	}
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	void *out[4];
+	for (int i = 0; i < 3; i++)
+		assert_true(queue_push(q, &item));
+	assert_int_equal(queue_pop(q, out, 4), 3); /* nobody else waits: all of them */
+	pthread_barrier_destroy(&round);
+	queue_close(&q);
+}
+
 #define PRODUCERS    4
 #define PER_PRODUCER 5000
 
@@ -252,6 +299,7 @@ int main(void)
 	    cmocka_unit_test(queue_keeps_order_and_refuses_when_full),
 	    cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
 	    cmocka_unit_test(impossible_capacities_are_refused),
+	    cmocka_unit_test(waiting_poppers_share),
 	    cmocka_unit_test(every_item_is_worked_on_exactly_once),
 	    cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
 	    cmocka_unit_test(chores_run_between_items_on_their_own_thread),
