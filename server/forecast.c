@@ -50,10 +50,10 @@ int forecast_full_batch(forecast *f, int64_t budget_ns, int64_t now_ns)
 	return n;
 }
 
-/* Whether an instance is free, and when each will be, from now. */
-static int free_times(forecast *f, int64_t free_ns[SERVER_MAX_INSTANCES], int64_t now_ns)
+/* How many instances are free, and when each will be, from now. */
+static size_t free_times(forecast *f, int64_t free_ns[SERVER_MAX_INSTANCES], int64_t now_ns)
 {
-	int idle = 0;
+	size_t idle = 0;
 	for (int i = 0; i < f->instances; i++) {
 		int64_t since = atomic_load(&f->running[i].since_ns);
 		int size = atomic_load(&f->running[i].size);
@@ -64,7 +64,7 @@ static int free_times(forecast *f, int64_t free_ns[SERVER_MAX_INSTANCES], int64_
 			int64_t left = since + forecast_run(f, size, ESTIMATE_LIKELY, now_ns) - now_ns;
 			free_ns[i] = left > 0 ? left : 0;
 		} else {
-			idle = 1;
+			idle++;
 		}
 	}
 	return idle;
@@ -97,7 +97,7 @@ int64_t forecast_wait(forecast *f, size_t ahead, int64_t budget_ns, int64_t now_
 static int64_t own_run(forecast *f, size_t ahead, int64_t budget_ns, int64_t now_ns)
 {
 	int64_t free_ns[SERVER_MAX_INSTANCES];
-	if (ahead == 0 && free_times(f, free_ns, now_ns))
+	if (ahead < free_times(f, free_ns, now_ns)) /* those ahead take the other free ones */
 		return forecast_run(f, 1, ESTIMATE_FASTEST, now_ns);
 	int full = forecast_full_batch(f, budget_ns, now_ns);
 	return forecast_run(f, full, ESTIMATE_LIKELY, now_ns);

@@ -68,6 +68,20 @@ static void waiting_is_what_is_ahead_over_the_instances(void **state)
 	assert_int_equal(forecast_wait(&f, 3, LONG, now), 16 * MS);
 }
 
+/* Those ahead take the idle instances that they find; who finds one left is answered by a run of his own, not by a full one. */
+static void idle_instances_are_taken_one_by_one(void **state)
+{
+	forecast f = {.instances = 1, .decode_threads = 1, .max_batch = 4};
+	int64_t now = 1000 * MS;
+	measure(&f, 1, 10 * MS, now);
+	measure(&f, 4, 24 * MS, now);
+	f.instances = 4;
+	forecast_run_begins(&f, 0, 1, now);
+	assert_int_equal(forecast_decoded_waiting(&f, 0, LONG, now), 10 * MS);
+	assert_int_equal(forecast_decoded_waiting(&f, 2, LONG, now), 10 * MS);
+	assert_int_equal(forecast_decoded_waiting(&f, 3, LONG, now), 24 * MS);
+}
+
 static void batches_ahead_count_as_batches(void **state)
 {
 	forecast f = {.instances = 1, .decode_threads = 1, .max_batch = 4};
@@ -280,6 +294,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(estimate_answers_three_questions_and_forgets),
 	    cmocka_unit_test(waiting_is_what_is_ahead_over_the_instances),
+	    cmocka_unit_test(idle_instances_are_taken_one_by_one),
 	    cmocka_unit_test(batches_ahead_count_as_batches),
 	    cmocka_unit_test(decoding_overlaps_with_waiting),
 	    cmocka_unit_test(batch_is_the_largest_that_ends_in_time),
