@@ -194,6 +194,14 @@ void classifier_session_close(classifier_session **s)
 	*s = NULL;
 }
 
+size_t classifier_session_bytes(const classifier_session *s)
+{
+	const size_t n = (size_t)s->max_batch, rows = 1 + (size_t)s->c->trie.tail_len;
+	const size_t vocab = (size_t)blip2_get_config(s->c->parts.model)->vocab_size;
+	return engine_session_bytes(s->engine) + n * ((s->pixel_values ? s->pixels * sizeof *s->pixel_values : 0) +
+	       (size_t)s->max_len * (sizeof *s->ids + sizeof *s->mask) + rows * (sizeof *s->rows + vocab * sizeof *s->logits));
+}
+
 void classifier_observe(classifier_session *s, void (*f)(void *ctx, const float *logits, size_t rows, size_t vocab_size), void *ctx)
 {
 	s->observer = f;

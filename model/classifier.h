@@ -47,6 +47,8 @@ const label_spec *classifier_label(const classifier *c, int i);
 /* n samples at most per run; everything is allocated here. */
 wn_code classifier_session_open(classifier_session **out, const classifier *c, int max_batch, wn_error *err);
 void classifier_session_close(classifier_session **s);
+/* Bytes of its memory, oneDNN's scratch apart. */
+size_t classifier_session_bytes(const classifier_session *s);
 
 /* Runs every shape that classifier_run can meet once, so that the first real request finds pages, caches and primitives
  * ready. Call it on the thread that will run the session. */

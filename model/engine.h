@@ -46,6 +46,8 @@ typedef struct engine_session engine_session;
  * text does not fit the model's positions. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);
+/* Bytes of its memory, oneDNN's scratch apart. */
+size_t engine_session_bytes(const engine_session *s);
 /* Primitives made so far. */
 int engine_session_created(const engine_session *s);
 

@@ -222,6 +222,8 @@ void engine_session_close(engine_session **s)
 	*s = NULL;
 }
 
+size_t engine_session_bytes(const engine_session *s) { return s->memory.size + (size_t)s->num_lanes * sizeof *s->lanes; }
+
 int engine_session_created(const engine_session *s)
 {
 	int created = packed_runner_created(s->wide.runner);

@@ -13,7 +13,7 @@ const char *load_step_name(load_step s)
 
 uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in)
 {
-	/* Scratch is small beside them; packed layers are padded a little, and tokens stand there twice. */
+	/* Packed layers are padded a little, and tokens stand there twice. */
 	static const uint64_t bytes[] = {[PRECISION_F32] = 4, [PRECISION_BF16] = 2, [PRECISION_INT8] = 1};
 	const int p = precision_of(stored);
 	return file_bytes + file_bytes / bytes[p < 0 ? PRECISION_F32 : p] * bytes[run_in] * 5 / 4;
@@ -40,6 +40,15 @@ static void show_path(wn_error *err, const char *internal, const char *shown)
 		wn_fail_prefix(err, "%s", shown);
 }
 
+static wn_code check_budget(const load_request *q, uint64_t bytes, load_step *step, wn_error *err)
+{
+	if (bytes <= q->memory_left)
+		return WN_OK;
+	*step = LOAD_BUDGET;
+	return wn_fail(err, WN_TOO_LARGE, "takes about %llu MiB of memory, model.memory_budget has %llu MiB left", (unsigned long long)(bytes >> 20),
+		       (unsigned long long)(q->memory_left >> 20));
+}
+
 /* winnow.json first: it says how large the rest becomes, and what the rest must be. */
 static wn_code check_manifest(const load_request *q, const char *path, uint64_t *bytes, load_step *step, wn_error *err)
 {
@@ -51,16 +60,11 @@ static wn_code check_manifest(const load_request *q, const char *path, uint64_t 
 	if (code != WN_OK)
 		return code;
 	*bytes = model_memory_estimate(q->file_bytes, m.precision, precision_for(q, &m));
-	if (*bytes > q->memory_left) {
-		*step = LOAD_BUDGET;
-		code =
-		    wn_fail(err, WN_TOO_LARGE, "takes about %llu MiB of memory, model.memory_budget has %llu MiB left",
-			    (unsigned long long)(*bytes >> 20), (unsigned long long)(q->memory_left >> 20));
-	} else if (q->verify_digests && (!m.files || json_object_size(m.files) == 0)) {
+	code = check_budget(q, *bytes, step, err);
+	if (code == WN_OK && q->verify_digests && (!m.files || json_object_size(m.files) == 0))
 		code = wn_fail(err, WN_INVALID, "winnow.json: files: found none, expected the SHA-256 of every file");
-	} else if (q->verify_digests) {
+	else if (code == WN_OK && q->verify_digests)
 		code = manifest_verify(&m, path, err);
-	}
 	manifest_close(&m);
 	return code;
 }
@@ -76,12 +80,21 @@ static wn_code check_weights(const checkpoint *ckpt, load_step *step, wn_error *
 	return wn_fail(err, WN_INVALID, "model.safetensors: found %s, winnow.json says %s", ckpt->digest, named);
 }
 
-static wn_code open_sessions(served_model *m, const load_request *q, wn_error *err)
+/* The first one tells what all of them take. */
+static wn_code open_sessions(served_model *m, const load_request *q, load_step *step, wn_error *err)
 {
-	for (int i = 0; i < q->instances; i++, m->instances++)
-		if (classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err) != WN_OK)
+	wn_code code = WN_OK;
+	for (int i = 0; code == WN_OK && i < q->instances; i++) {
+		code = classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err);
+		if (code != WN_OK)
 			return wn_fail_prefix(err, "inference instance %d", i);
-	return WN_OK;
+		m->instances++;
+		if (i == 0) {
+			m->bytes += (uint64_t)q->instances * classifier_session_bytes(m->sessions[0]);
+			code = check_budget(q, m->bytes, step, err);
+		}
+	}
+	return code;
 }
 
 wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err)
@@ -108,7 +121,7 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 	if (code == WN_OK && q->verify_digests)
 		code = check_weights(classifier_checkpoint(m->classifier), step, &local);
 	if (code == WN_OK)
-		code = open_sessions(m, q, &local);
+		code = open_sessions(m, q, step, &local);
 	if (code != WN_OK) {
 		show_path(&local, path, q->shown);
 		model_free(m);

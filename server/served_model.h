@@ -26,7 +26,7 @@ struct served_model {
 	char version[MODEL_VERSION_SIZE]; /* decimal number; "0" for a directory without one */
 	int number;                       /* the same */
 	char digest[72];
-	uint64_t bytes;       /* model_memory_estimate when it was loaded */
+	uint64_t bytes;       /* model_memory_estimate when it was loaded, and its sessions */
 	uint64_t fingerprint; /* of its files then (registry_disk.h) */
 	int instances;
 	classifier_session *sessions[SERVER_MAX_INSTANCES]; /* [i] is used by inference thread i alone */
@@ -58,14 +58,15 @@ typedef struct load_request {
 	int precision; /* server_config's */
 	bool verify_digests;
 	uint64_t file_bytes;
-	uint64_t memory_left; /* LOAD_BUDGET when the estimate is larger; UINT64_MAX: no limit */
+	uint64_t memory_left; /* LOAD_BUDGET when it takes more; UINT64_MAX: no limit */
 } load_request;
 
 /* Loads, checks and opens the sessions, one reference to *out. The calling thread's omp_get_max_threads() must be what
  * the inference threads have. *step says where it failed. */
 wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err);
 
-/* What a directory of file_bytes bytes takes in memory at most: its files while they are read, and the weights packed for the engine.
+/* What a directory of file_bytes bytes takes in memory at most, its sessions apart: its files while they are read, and the weights
+ * packed for the engine.
  * stored: winnow.json's precision; run_in: that of the engine. */
 uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in);
 
