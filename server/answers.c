@@ -82,7 +82,7 @@ char *answer_server_metadata(void)
 	    json_pack("{s:s, s:s, s:[s]}", "name", "winnow-serve", "version", WINNOW_VERSION, "extensions", "model_repository"));
 }
 
-char *answer_model_metadata(const served_model *m)
+char *answer_model_metadata(const served_model *m, const placement *p)
 {
 	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
 	json_t *labels = json_array();
@@ -94,13 +94,14 @@ char *answer_model_metadata(const served_model *m)
 	return answer_dump(
 	    json_pack("{s:s, s:[s], s:s, s:[{s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}, {s:s, s:s, s:[i]}], s:[{s:s, s:s, "
 		      "s:[i]}], s:{s:s, s:s, "
-		      "s:s, s:i, s:I, s:o}}",
+		      "s:s, s:{s:s, s:i, s:i, s:b, s:b}, s:i, s:I, s:o}}",
 		      "name", m->name, "versions", m->version, "platform", "winnow_blip2_opt", "inputs", "name",
 		      "image", "datatype", "BYTES", "shape", 1, "name", "text", "datatype", "BYTES", "shape", 1, "name",
 		      "assist", "datatype", "BYTES", "shape", 1, "outputs", "name", "scores", "datatype", "FP32",
 		      "shape", classifier_num_labels(m->classifier), "parameters", "digest", m->digest, "precision",
 		      PRECISION_NAMES[engine_precision(classifier_engine(m->classifier))], "engine",
-		      engine_describe(classifier_engine(m->classifier)), "image_size", ckpt->image_processor.size, "parameter_count",
+		      engine_describe(classifier_engine(m->classifier)), "inference", "mode", p->mode, "instances", p->instances,
+		      "threads", p->threads, "pinned", p->pinned, "oversubscribed", p->oversubscribed, "image_size", ckpt->image_processor.size, "parameter_count",
 		      (json_int_t)blip2_parameter_count(ckpt->model), "labels", labels));
 }
 

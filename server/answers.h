@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "server/placement.h"
 #include "server/request.h"
 
 #define TYPE_JSON    "application/json"
@@ -22,7 +23,7 @@ char *answer_v2_error(const request *r);
 /* GET /v2: server metadata. */
 char *answer_server_metadata(void);
 /* GET /v2/models/NAME[/versions/V]. */
-char *answer_model_metadata(const served_model *m);
+char *answer_model_metadata(const served_model *m, const placement *p);
 char *answer_ready(const char *name, const char *version);
 
 /* Compact text of a document, which is consumed. */

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "server/answers.h"
 #include "server/decoder.h"
 #include "server/fields.h"
@@ -266,6 +264,7 @@ static int drop_hopeless(audit_service *s, request **ready, int n)
 {
 	int kept = 0;
 	for (int i = 0; i < n; i++) {
+	placement_keep(s->opt.placement, worker);
 		if (may_go_on(s, ready[i], "inference", 0)) {
 			ready[kept++] = ready[i];
 			continue;
@@ -323,7 +322,7 @@ static void infer_run(void *cls, int worker, void **items, size_t count)
 
 static wn_code infer_start(void *cls, int worker, wn_error *err)
 {
-	omp_set_num_threads(server_config_threads(((audit_service *)cls)->opt.config));
+	placement_start(((audit_service *)cls)->opt.placement, worker);
 	return WN_OK;
 }
 
@@ -344,11 +343,11 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 	s->field_limits =
 	    (field_limits){.max_image = c->max_image, .max_text = c->max_text, .json_depth = c->json_depth};
 	s->capacity = (size_t)c->queue_capacity;
-	s->forecast.instances = c->instances;
+	s->forecast.instances = opt->placement->instances;
 	s->forecast.decode_threads = c->decode_threads;
 	s->forecast.max_batch = c->max_batch;
 	worker_options infer = {.name = "inference",
-				.threads = c->instances,
+				.threads = opt->placement->instances,
 				.max_items = (size_t)c->max_batch,
 				.cls = s,
 				.start = infer_start,

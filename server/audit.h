@@ -17,13 +17,15 @@
 #include "server/config.h"
 #include "server/metrics.h"
 #include "server/registry.h"
+#include "server/placement.h"
 #include "server/request.h"
 #include "server/result_cache.h"
 
 typedef struct audit_service audit_service;
 
 typedef struct audit_options {
-	const server_config *config; /* must outlive the service */
+	const server_config *config; /* must outlive the service, as must placement */
+	const placement *placement;
 	registry *registry;
 	metrics *metrics;
 	comparer *comparer; /* gets the answered requests of trials */

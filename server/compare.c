@@ -14,6 +14,7 @@
 
 struct comparer {
 	const server_config *config;
+	const placement *placement;
 	decoder *decoder; /* the worker's: these are outside bytes here as well */
 	queue *in;
 	worker_pool *worker;
@@ -107,17 +108,18 @@ static wn_code start(void *cls, int worker, wn_error *err)
 {
 	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), 19); /* of this thread and its OpenMP team */
 	comparer *c = cls;
-	omp_set_num_threads(server_config_threads(c->config));
+	omp_set_num_threads(c->placement->threads); /* as an answer has them, and nowhere pinned */
 	const decoder_options opt = decoder_options_of(c->config);
 	return decoder_open(&c->decoder, &opt, err);
 }
 
-wn_code compare_open(comparer **out, const server_config *config, wn_error *err)
+wn_code compare_open(comparer **out, const server_config *config, const placement *p, wn_error *err)
 {
 	comparer *c = *out = calloc(1, sizeof *c);
 	if (!c)
 		return wn_fail(err, WN_NOMEM, "out of memory for the comparer");
 	c->config = config;
+	c->placement = p;
 	atomic_init(&c->places, 1);
 	wn_code code = queue_open(&c->in, 1, err);
 	worker_options opt = {

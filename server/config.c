@@ -2,7 +2,6 @@
 #include "server/config.h"
 
 #include <arpa/inet.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,8 @@
 
 static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
 static const char *const RUN_PRECISIONS[] = {"model", "f32", "bf16", "int8", NULL};
+static const char *const MODES[] = {"latency", "throughput", NULL}; /* as MODE_ */
+static const char *const AFFINITIES[] = {"auto", "none", NULL};     /* as AFFINITY_ */
 static const char *const ISOLATION[] = {"thread", "process", NULL}; /* as enum decode_isolation */
 static const char *const LOG_LEVELS[] = {"info", "warning", "error", NULL}; /* as enum log_level in log.h */
 
@@ -78,10 +79,14 @@ static const config_key KEYS[] = {
 		 "width x height of an image, read before it is decoded (413)"),
 
     CONFIG_SECTION("inference", "how the model runs"),
-    CONFIG_INT(server_config, instances, "inference.instances", "1", 1, SERVER_MAX_INSTANCES,
-	       "inference threads, each with its own scratch memory"),
+    CONFIG_ENUM(server_config, inference_mode, "inference.mode", "latency", MODES,
+		"latency: one instance, every processor works on one request; throughput: an instance a processor, each with a request of its own"),
+    CONFIG_INT(server_config, instances, "inference.instances", "0", 0, SERVER_MAX_INSTANCES,
+	       "requests, or batches, worked on at the same time, each with scratch memory of its own; 0: by mode"),
     CONFIG_INT(server_config, threads, "inference.threads", "0", 0, 256,
-	       "processors one inference uses; 0: all there are, divided by the instances"),
+	       "processors that one instance uses; 0: by mode, from those this process may use (affinity mask, cgroup quota)"),
+    CONFIG_ENUM(server_config, affinity, "inference.affinity", "auto", AFFINITIES,
+		"auto: threads that run the model are pinned when they are as many as the processors; none: never"),
     CONFIG_ENUM(server_config, precision, "inference.precision", "model", RUN_PRECISIONS,
 		"that models run in, whatever they are stored in; model: as winnow.json says"),
     CONFIG_INT(server_config, max_batch, "inference.max_batch", "1", 1, SERVER_MAX_BATCH,
@@ -191,15 +196,6 @@ wn_code server_config_admin_address(const server_config *c, struct sockaddr_stor
 	return parse_address("admin.address", c->admin_address, c->admin_port, out, len, err);
 }
 
-int server_config_threads(const server_config *c)
-{
-	if (c->threads > 0)
-		return c->threads;
-	cpu_set_t set;
-	int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-	return n / c->instances > 0 ? n / c->instances : 1;
-}
-
 bool address_is_loopback(const struct sockaddr *a)
 {
 	if (a->sa_family == AF_INET)
@@ -267,6 +263,9 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 		return err ? err->code : WN_INVALID;
 	if (!*c->tls_certificate != !*c->tls_key)
 		return wn_fail(err, WN_INVALID, "tls.certificate and tls.key: found one of them, expected both or neither");
+	if (c->inference_mode == MODE_LATENCY && c->instances > 1)
+		return wn_fail(err, WN_INVALID, "inference.instances: found %d, inference.mode latency has one; expected mode throughput",
+			       c->instances);
 	if (c->deadline_ns > c->max_deadline_ns)
 		return wn_fail(err, WN_INVALID, "inference.deadline is larger than inference.max_deadline");
 	if (c->max_image > c->max_body)

@@ -14,9 +14,12 @@
 
 struct model_spec; /* policy.h */
 
-#define SERVER_MAX_INSTANCES 16
+#define SERVER_MAX_INSTANCES 256
 #define SERVER_MAX_BATCH     16
 #define SERVER_MAX_DECODE_THREADS 64
+
+enum { MODE_LATENCY, MODE_THROUGHPUT };  /* inference.mode */
+enum { AFFINITY_AUTO, AFFINITY_NONE };   /* inference.affinity */
 
 typedef enum decode_isolation { DECODE_IN_THREAD, DECODE_IN_PROCESS } decode_isolation;
 
@@ -51,8 +54,10 @@ typedef struct server_config {
 	int image_side;
 	int64_t image_pixels;
 
-	int instances;
-	int threads; /* per instance; 0 = all processors divided by the instances */
+	int inference_mode; /* MODE_ */
+	int instances;      /* 0 = as placement.h decides */
+	int threads;        /* per instance; 0 = as placement.h decides */
+	int affinity;       /* AFFINITY_ */
 	int precision; /* 0: the model's own; else 1 + precision (model/precision.h) */
 	int max_batch;
 	int decode_threads;
@@ -106,8 +111,6 @@ wn_code server_config_model(const server_config *c, size_t i, struct model_spec 
 wn_code server_config_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);
 /* The same of the admin listener; admin_address is not "". */
 wn_code server_config_admin_address(const server_config *c, struct sockaddr_storage *out, socklen_t *len, wn_error *err);
-/* Processors one inference uses: inference.threads, or its share of those this process may run on. */
-int server_config_threads(const server_config *c);
 /* 127.0.0.0/8 and ::1. */
 bool address_is_loopback(const struct sockaddr *a);
 

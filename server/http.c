@@ -132,6 +132,7 @@ static char *metrics_answer(http *h)
 			    .access_log_dropped = access_log_dropped(h->opt.access_log),
 			    .decoder_restarts = audit_decoder_restarts(h->opt.audit),
 			    .cache = result_cache_read(h->opt.cache),
+			    .placement = h->opt.placement,
 			    .ready = ready,
 			    .manager = h->opt.manager};
 	return metrics_text(h->opt.metrics, &g);
@@ -165,7 +166,7 @@ static void answer_get(connection *c, request *r)
 			request_fail(r, REASON_UNKNOWN_MODEL, "model \"%s\"%s%s is not served here", c->route.model,
 				     c->route.version[0] ? " version " : "", c->route.version);
 		else if (c->route.id == ROUTE_MODEL)
-			r->answer = answer_model_metadata(m);
+			r->answer = answer_model_metadata(m, h->opt.placement);
 		else if (atomic_load(&h->draining))
 			request_fail(r, REASON_DRAINING, "the server is shutting down");
 		else

@@ -10,11 +10,13 @@
 #include "server/audit.h"
 #include "server/log.h"
 #include "server/manager.h"
+#include "server/placement.h"
 
 typedef struct http http;
 
 typedef struct http_options {
 	const server_config *config; /* everything here must outlive the server */
+	const placement *placement;
 	registry *registry;
 	metrics *metrics;
 	audit_service *audit;

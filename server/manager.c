@@ -235,7 +235,7 @@ static const char *for_clients(const manager *m, const char *text)
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
 {
 	swap_options o = {
-	    .config = m->opt.config, .run_aside = run_aside, .run_on = run_on, .cls = m, .retire = retire};
+	    .config = m->opt.config, .placement = m->opt.placement, .run_aside = run_aside, .run_on = run_on, .cls = m, .retire = retire};
 	const bool from_registry = !*m->opt.config->model_dir;
 	served_model *model = NULL;
 	load_step step = LOAD_OPEN;
@@ -502,7 +502,7 @@ static void *manager_main(void *arg)
 
 wn_code manager_start(manager *m, wn_error *err)
 {
-	wn_code code = loader_open(&m->loader, server_config_threads(m->opt.config), err);
+	wn_code code = loader_open(&m->loader, m->opt.placement->threads, err);
 	if (code != WN_OK)
 		return code;
 	sigset_t all, old;
@@ -581,7 +581,7 @@ static wn_code open_configured(manager *m, const model_spec *spec, wn_error *err
 static wn_code open_directory(manager *m, wn_error *err)
 {
 	swap_options o = {
-	    .config = m->opt.config, .run_aside = run_aside, .run_on = run_on, .cls = m, .retire = retire};
+	    .config = m->opt.config, .placement = m->opt.placement, .run_aside = run_aside, .run_on = run_on, .cls = m, .retire = retire};
 	const uint64_t budget = m->opt.config->memory_budget;
 	served_model *model;
 	load_step step;

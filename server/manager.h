@@ -20,6 +20,7 @@
 #include <jansson.h>
 
 #include "server/config.h"
+#include "server/placement.h"
 #include "server/reason.h"
 #include "server/registry.h"
 #include "server/versions.h"
@@ -27,7 +28,8 @@
 typedef struct manager manager;
 
 typedef struct manager_options {
-	const server_config *config; /* must outlive the manager, as the registry must */
+	const server_config *config; /* must outlive the manager, as placement and registry must */
+	const placement *placement;
 	registry *registry;
 	/* Runs fn(arg) on inference thread i between two of its requests; false when it is stopping. */
 	bool (*run_on)(void *cls, int instance, void (*fn)(void *arg), void *arg);

@@ -249,6 +249,17 @@ static void put_requests(FILE *f, metrics *m)
 	number(f, "winnow_batched_requests_total", "counter", "Audits in those runs.", (double)get(&m->batched));
 }
 
+static void put_placement(FILE *f, const placement *p)
+{
+	head(f, "winnow_inference_info", "gauge", "How the model runs.");
+	fprintf(f, "winnow_inference_info{mode=\"%s\",pinned=\"%s\"} 1\n", p->mode, p->pinned ? "true" : "false");
+	number(f, "winnow_inference_instances", "gauge", "Requests, or batches, worked on at the same time.", p->instances);
+	number(f, "winnow_inference_threads", "gauge", "Threads of each.", p->threads);
+	number(f, "winnow_processors_usable", "gauge", "Processors this process may use: the smaller of affinity mask and cgroup quota.",
+	       p->processors.usable);
+	number(f, "winnow_oversubscribed", "gauge", "1 when there are more inference threads than that.", p->oversubscribed);
+}
+
 static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 {
 	number(f, "winnow_queue_depth", "gauge", "Audits waiting for decoding or inference.", (double)g->queue_depth);
@@ -263,6 +274,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	number(f, "winnow_ready", "gauge", "1 while new audits are accepted.", g->ready);
 	number(f, "winnow_access_log_dropped_total", "counter", "Access log lines lost to a slow sink.",
 	       (double)g->access_log_dropped);
+	if (g->placement)
+		put_placement(f, g->placement);
 	if (g->manager)
 		manager_metrics(g->manager, f);
 	number(f, "winnow_decoder_restarts_total", "counter", "Image decoding helpers that crashed or hung and were replaced.",

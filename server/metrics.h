@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "server/manager.h"
+#include "server/placement.h"
 #include "server/request.h"
 #include "server/result_cache.h"
 
@@ -23,6 +24,7 @@ typedef struct metrics_gauges {
 	uint64_t access_log_dropped;
 	result_cache_stats cache;
 	uint64_t decoder_restarts;
+	const placement *placement; /* may be NULL: nothing is told of it */
 	int ready;        /* 0 or 1 */
 	manager *manager; /* may be NULL: nothing is told of models */
 } metrics_gauges;

@@ -15,10 +15,12 @@
 #include "server/http.h"
 #include "server/log.h"
 #include "server/manager.h"
+#include "server/placement.h"
 #include "server/tls.h"
 
 struct server {
 	const server_config *config;
+	placement placement;
 	access_control *access;
 	result_cache *cache;
 	registry *registry;
@@ -43,8 +45,10 @@ static void log_start(const server *s)
 			 engine_describe(classifier_engine(m->classifier)), primary[n - 1] ? "" : ", beside the one that answers");
 		registry_release(&loaded[n - 1]);
 	}
-	log_info("oneDNN %s on %s, kernels %s, %d inference instance(s) of %d thread(s)", dnn_version(), dnn_isa(),
-		 ops->name, s->config->instances, server_config_threads(s->config));
+	const placement *p = &s->placement;
+	log_info("oneDNN %s on %s, kernels %s", dnn_version(), dnn_isa(), ops->name);
+	log_info("mode %s: %d inference instance(s) of %d thread(s)%s, from %s", p->mode, p->instances, p->threads,
+		 p->pinned ? ", pinned" : "", p->processors.reason);
 	access_rules *rules = access_acquire(s->access);
 	const char *scheme = *s->config->tls_certificate ? "https" : "http";
 	if (*s->config->admin_address)
@@ -63,9 +67,14 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	if (!s)
 		return wn_fail(err, WN_NOMEM, "out of memory for the server");
 	s->config = c;
-	/* Sessions size their scratch by the team of the thread that opens them: the same size as when they run. */
-	omp_set_num_threads(server_config_threads(c));
 	log_set_level((log_level)c->log_level);
+	processors found;
+	processors_look(&found, NULL);
+	placement_decide(&s->placement, c, &found);
+	if (*s->placement.warning)
+		log_warning("%s", s->placement.warning);
+	/* Sessions size their scratch by the team of the thread that opens them: the same size as when they run. */
+	omp_set_num_threads(s->placement.threads);
 	wn_code code = access_open(&s->access, c, err);
 	if (code == WN_OK && *c->tls_certificate)
 		code = tls_load(c->tls_certificate, c->tls_key, err);
@@ -80,9 +89,10 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	if (code == WN_OK)
 		code = request_pool_open(&s->pool, (size_t)c->queue_capacity + 16, c->body_budget, err);
 	if (code == WN_OK)
-		code = compare_open(&s->comparer, c, err);
+		code = compare_open(&s->comparer, c, &s->placement, err);
 	if (code == WN_OK) {
 		audit_options audit = {.config = c,
+				       .placement = &s->placement,
 				       .registry = s->registry,
 				       .metrics = s->metrics,
 				       .comparer = s->comparer,
@@ -93,13 +103,14 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	}
 	if (code == WN_OK) {
 		manager_options models = {
-		    .config = c, .registry = s->registry, .run_on = audit_run_on, .cls = s->audit};
+		    .config = c, .placement = &s->placement, .registry = s->registry, .run_on = audit_run_on, .cls = s->audit};
 		code = manager_open(&s->manager, &models, err);
 	}
 	if (code == WN_OK)
 		code = manager_start(s->manager, err);
 	if (code == WN_OK) {
 		http_options web = {.config = c,
+				    .placement = &s->placement,
 				    .registry = s->registry,
 				    .metrics = s->metrics,
 				    .audit = s->audit,

@@ -9,11 +9,13 @@
 #ifndef WINNOW_SERVER_SWAP_H
 #define WINNOW_SERVER_SWAP_H
 
+#include "server/placement.h"
 #include "server/registry_disk.h"
 #include "server/served_model.h"
 
 typedef struct swap_options {
-	const server_config *config; /* borrowed */
+	const server_config *config; /* borrowed, as is placement */
+	const placement *placement;
 	/* Runs fn(arg) where nobody waits for it: the loader's thread; the caller's own at the start. */
 	void (*run_aside)(void *cls, void (*fn)(void *arg), void *arg);
 	/* Runs fn(arg) on inference thread i between two of its requests; false when it is stopping. */

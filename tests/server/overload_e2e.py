@@ -222,7 +222,7 @@ def test_batches_give_the_same_answers():
 
 
 def test_two_instances():
-    with slow_server(*GENEROUS, "inference.instances=2", "inference.decode_threads=2") as server:
+    with slow_server(*GENEROUS, "inference.mode=throughput", "inference.instances=2", "inference.decode_threads=2") as server:
         same({a[0] for a in parallel(server, 8)}, {200}, "statuses")
 
 

@@ -50,7 +50,7 @@ def test_swaps_under_load_fail_no_request():
 
 def test_two_instances_swap_together():
     registry = new_registry(1)
-    with SwapServer(registry, "inference.instances=2", "inference.queue_capacity=64") as server:
+    with SwapServer(registry, "inference.mode=throughput", "inference.instances=2", "inference.queue_capacity=64") as server:
         with Load(server, 4) as load:
             for i in range(4):
                 if i == 1:

@@ -87,6 +87,8 @@ static void contradictions_are_refused_by_name(void **state)
 	expect_refusal("model: {name: \"\"}", "model.dir is empty: expected model.registry and model.name to be set");
 	expect_refusal("keys: {inference: aaaaaaaaaaaaaaaa, inference_file: f}",
 		       "keys.inference and keys.inference_file are both set, expected one of them");
+	expect_refusal("inference: {instances: 2}",
+		       "inference.instances: found 2, inference.mode latency has one; expected mode throughput");
 	expect_refusal("inference: {deadline: 61s}", "inference.deadline is larger than inference.max_deadline");
 	expect_refusal("limits: {image: 13MiB}", "limits.image is larger than limits.body");
 	expect_refusal("limits: {body_budget: 1MiB}", "limits.body is larger than limits.body_budget");

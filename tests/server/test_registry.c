@@ -47,13 +47,13 @@ static const char *open_error(const char *name, const char *version)
 			   .model_name = (char *)name,
 			   .model_version = (char *)version,
 			   .model_dir = "",
-			   .instances = 1,
 			   .max_batch = 1};
 	registry *r;
 	manager *m;
 	wn_error err = {0};
 	assert_int_equal(registry_open(&r, name, &err), WN_OK);
-	manager_options opt = {.config = &c, .registry = r, .run_on = run_at_once};
+	const placement p = {.instances = 1, .threads = 1};
+	manager_options opt = {.config = &c, .placement = &p, .registry = r, .run_on = run_at_once};
 	assert_int_not_equal(manager_open(&m, &opt, &err), WN_OK);
 	assert_null(m);
 	registry_close(&r);

@@ -1,0 +1,41 @@
+/* placement.h: how many instances run the model, with how many threads each, and on which processors.
+ *
+ *   latency      one instance, every processor works on one request
+ *   throughput   as many instances as there are processors, each with a request of its own
+ *
+ * All of them share a model's packed weights; each has a session of its own (served_model.h). "Every processor" is what this
+ * process may really use: affinity mask and cgroup quota (base/processors.h).
+ *
+ * Threads are pinned, one to a processor, when they are exactly as many as the processors in the mask: then nobody can be
+ * moved to somebody else's place. With fewer or more the kernel knows better. Only threads that run the model are pinned,
+ * never those of HTTP, decoding and loading.
+ *
+ * Decided once at the start, by the main thread, before any thread is pinned; constant from then on. */
+#ifndef WINNOW_SERVER_PLACEMENT_H
+#define WINNOW_SERVER_PLACEMENT_H
+
+#include <stdbool.h>
+
+#include "base/processors.h"
+#include "server/config.h"
+
+typedef struct placement {
+	processors processors;
+	const char *mode; /* "latency", "throughput" */
+	int instances;    /* 1 to SERVER_MAX_INSTANCES */
+	int threads;      /* of each, OpenMP's */
+	bool pinned;
+	bool oversubscribed; /* instances x threads are more than this process may use */
+	char warning[640];   /* one line for the log: that, and settings of OpenMP that contradict; "": all is well */
+} placement;
+
+/* c has been checked. Reads OpenMP's environment variables too. */
+void placement_decide(placement *out, const server_config *c, const processors *found);
+
+/* On inference thread `instance`: its OpenMP team gets its size and, when pinned, its places. At its start. */
+void placement_start(const placement *p, int instance);
+/* The same before a run: OpenMP ends and starts threads as it likes, and a new one begins at its starter's place. Where that
+ * happens again and again, pinning does harm: then this thread's team is let go, for good. */
+void placement_keep(const placement *p, int instance);
+
+#endif
