@@ -225,6 +225,7 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 					   .prompt_ids = (const int32_t *)group[i]->prompt.data,
 					   .prompt_len = group[i]->prompt_len};
 	wn_error err = {0};
+	placement_keep(s->opt.placement, worker);
 	int64_t start = monotonic_ns();
 	forecast_run_begins(&s->forecast, worker, n, start);
 	wn_code code = classifier_run(m->sessions[worker], in, n, probs, &err);
@@ -264,7 +265,6 @@ static int drop_hopeless(audit_service *s, request **ready, int n)
 {
 	int kept = 0;
 	for (int i = 0; i < n; i++) {
-	placement_keep(s->opt.placement, worker);
 		if (may_go_on(s, ready[i], "inference", 0)) {
 			ready[kept++] = ready[i];
 			continue;
