@@ -5,7 +5,8 @@
 
 #include <dnnl.h>
 
-/* What only a bug (or exhausted memory) can cause: there is no sensible way on. */
+/* Where only a bug or exhausted memory can fail and nobody could be told (training): ends the program with one line. Serving
+ * (packed.c) passes the status on instead. */
 void dnn_check(dnnl_status_t st, const char *what);
 
 /* Memory descriptors are values in oneDNN 2 and handles in 3. */
@@ -16,14 +17,15 @@ typedef dnnl_memory_desc_t memory_desc;
 #define DESC(d) (&(d))
 #endif
 
-void dnn_desc(memory_desc *d, int rank, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides);
+/* strides: NULL leaves the layout to oneDNN. A failure leaves *d empty; freeing an empty one ({0}) is fine. */
+dnnl_status_t dnn_desc(memory_desc *d, int rank, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides);
 void dnn_desc_free(memory_desc *d);
 
 /* c += instead of c = */
-void dnn_append_sum(dnnl_post_ops_t post);
+dnnl_status_t dnn_append_sum(dnnl_post_ops_t post);
 
-/* A matmul of a x b (+ bias) -> c; bias may be NULL. NULL when oneDNN has none for it. */
-dnnl_primitive_desc_t dnn_matmul_desc(dnnl_engine_t engine, const memory_desc *a, const memory_desc *b, const memory_desc *bias,
-                                      const memory_desc *c, dnnl_primitive_attr_t attr);
+/* A matmul of a x b (+ bias) -> c; bias may be NULL. dnnl_unimplemented when oneDNN has none for it. */
+dnnl_status_t dnn_matmul_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const memory_desc *a, const memory_desc *b,
+                              const memory_desc *bias, const memory_desc *c, dnnl_primitive_attr_t attr);
 
 #endif

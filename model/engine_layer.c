@@ -92,21 +92,24 @@ static wn_code open_rounded(layer *l, const layer_options *o, const layer_weight
 wn_code layer_open(layer *l, const layer_options *o, const layer_weights *w, size_t in, size_t out, wn_error *err)
 {
 	*l = (layer){.in = in, .out = out, .precision = o->precision};
+	wn_error local = {0};
 	wn_code rc;
 	if (o->precision == PRECISION_F32)
-		rc = open_float(l, o, false, w, err);
+		rc = open_float(l, o, false, w, &local);
 	else if (o->precision == PRECISION_BF16)
-		rc = dnn_has_bf16() ? open_float(l, o, true, w, err) : WN_UNSUPPORTED;
+		rc = dnn_has_bf16() ? open_float(l, o, true, w, &local) : WN_UNSUPPORTED;
 	else
-		rc = open_int8(l, w, NULL);
+		rc = open_int8(l, w, &local);
 	if (rc == WN_UNSUPPORTED) {
+		local = (wn_error){0};
 		layer_close(l);
 		*l = (layer){.in = in, .out = out, .precision = o->precision};
-		rc = open_rounded(l, o, w, err);
+		rc = open_rounded(l, o, w, &local);
 	}
-	if (rc)
-		layer_close(l);
-	return rc;
+	if (!rc)
+		return WN_OK;
+	layer_close(l);
+	return wn_fail(err, rc, "%s", local.message);
 }
 
 void layer_close(layer *l)

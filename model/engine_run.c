@@ -116,6 +116,17 @@ static wn_code check(const engine_session *s, const blip2_batch *b, const int32_
 	return rc;
 }
 
+/* Asks every runner: each forgets its failure when it is asked. */
+static wn_code check_runners(engine_session *s, wn_error *err)
+{
+	wn_code rc = packed_runner_check(s->wide.runner, err);
+	for (int i = 0; i < s->num_lanes; i++) {
+		const wn_code lane = packed_runner_check(s->lanes[i].runner, err);
+		rc = rc ? rc : lane;
+	}
+	return rc;
+}
+
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err)
 {
 	const blip2 *m = s->e->m;
@@ -138,7 +149,7 @@ wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows,
 	const row_source last = {.x = s->final_rows, .norm = &m->text_norm, .eps = m->config.text.layer_norm_eps};
 	layer_take(&s->wide, &s->e->logits, &last, count);
 	layer_write(&s->wide, &s->e->logits, count, out, false);
-	return WN_OK;
+	return check_runners(s, err);
 }
 
 const float *engine_vision_hidden(const engine_session *s) { return s->vision_x; }

@@ -41,6 +41,9 @@ const char *packed_kernel(const packed_linear *l);
 typedef struct packed_runner packed_runner;
 wn_code packed_runner_open(packed_runner **out, wn_error *err);
 void packed_runner_close(packed_runner **r);
+/* What ran since the last check did not run to its end when memory was short: then the results are nothing. The runner forgets it and
+ * can be used again. Runs report late, because many of them stand in a parallel region that nobody may leave early. */
+wn_code packed_runner_check(packed_runner *r, wn_error *err);
 /* Primitives made so far. */
 int packed_runner_created(const packed_runner *r);
 

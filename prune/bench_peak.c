@@ -18,7 +18,7 @@ static packed_spec spec_of(precision p, int64_t size, const void *weights)
 			     .weight = weights};
 }
 
-static wn_code time_products(packed_linear *l, packed_runner *r, int64_t size, const void *in, void *out, double *best)
+static wn_code time_products(packed_linear *l, packed_runner *r, int64_t size, const void *in, void *out, double *best, wn_error *err)
 {
 	const double until = bench_now_ms() + 1e3 * PEAK_SECONDS, work = 2e-6 * (double)size * (double)size * (double)size;
 	do {
@@ -27,7 +27,7 @@ static wn_code time_products(packed_linear *l, packed_runner *r, int64_t size, c
 		const double rate = work / (bench_now_ms() - start);
 		*best = rate > *best ? rate : *best;
 	} while (bench_now_ms() < until);
-	return WN_OK;
+	return packed_runner_check(r, err);
 }
 
 /* size^3 */
@@ -50,7 +50,7 @@ static wn_code measure(precision p, int64_t size, double *best, wn_error *err)
 	if (!rc)
 		rc = packed_runner_open(&r, err);
 	if (!rc)
-		rc = time_products(l, r, size, in, out, best);
+		rc = time_products(l, r, size, in, out, best, err);
 	packed_runner_close(&r);
 	packed_close(&l);
 	free(weights);
