@@ -29,6 +29,7 @@ typedef struct session {
 	url to;
 	endpoint reached;
 	payloads requests;
+	known_answers *known; /* owned; NULL without --answers */
 	size_t num_ads, num_labelled;
 	char *swap_requests[OPTIONS_MAX_LIST]; /* owned */
 	size_t swap_lens[OPTIONS_MAX_LIST];
@@ -121,6 +122,7 @@ static run_options plan(session *s)
 	    .timeout_ns = o->timeout_ns,
 	    .target_ms = o->target_ms,
 	    .check_labels = o->expect_labels,
+	    .known = s->known,
 	    .give_up_after = SIZE_MAX,
 	    .swap = {.to = &s->reached,
 		     .every_ns = o->swap_every_ns,
@@ -144,6 +146,7 @@ static wn_code try_one_request(session *s, wn_error *err)
 	r.warmup_ns = 0;
 	r.duration_ns = 1;
 	r.progress = NULL;
+	r.known = NULL;
 	r.swap.every_ns = 0;
 	wn_code code = run_load(&result, &r, err);
 	if (code != WN_OK)
@@ -179,9 +182,18 @@ static wn_code write_report(const char *path, const report *r, void (*write)(FIL
 	return code;
 }
 
+/* Whatever the times are: a wrong answer is no answer. */
+static bool answers_are_right(const report *r)
+{
+	const known_counts c = r->known ? known_answers_total(r->known) : (known_counts){0};
+	return c.wrong + c.unknown == 0;
+}
+
 static int publish(const report *r, int exit_code)
 {
 	wn_error err = {0};
+	if (exit_code == EXIT_MET && !answers_are_right(r))
+		exit_code = EXIT_MISSED;
 	const bool json_on_stdout = r->options->json && !strcmp(r->options->json, "-");
 	report_text(json_on_stdout ? stderr : stdout, r);
 	fflush(stdout);
@@ -200,7 +212,8 @@ static report report_of(const session *s)
 		    .to = &s->to,
 		    .reached = &s->reached,
 		    .num_ads = s->num_ads,
-		    .num_labelled = s->num_labelled};
+		    .num_labelled = s->num_labelled,
+		    .known = s->known};
 	memcpy(r.started_at, s->started_at, sizeof r.started_at);
 	return r;
 }
@@ -321,6 +334,8 @@ static wn_code prepare(session *s, wn_error *err)
 		code = raise_descriptors(s->o.connections, err);
 	if (code == WN_OK)
 		code = make_requests(s, err);
+	if (code == WN_OK && s->o.answers)
+		code = known_answers_open(&s->known, s->o.answers, err);
 	if (code == WN_OK)
 		code = endpoint_find(&s->reached, &s->to, CONNECT_TIMEOUT_MS, err);
 	if (code != WN_OK)
@@ -335,6 +350,7 @@ static wn_code prepare(session *s, wn_error *err)
 static void close_session(session *s)
 {
 	payloads_close(&s->requests);
+	known_answers_close(&s->known);
 	for (int i = 0; i < OPTIONS_MAX_LIST; i++)
 		free(s->swap_requests[i]);
 }

@@ -73,6 +73,8 @@ static const option_spec SPECS[] = {
      "load generator too slow when its own p99 lag is above (default: target / 20, at least 1)", 0, 3600000},
     {"expect", CHOICE, AT(expect_labels), "WHAT", "labels: count the answers that equal the ad's label",
      .choices = EXPECTATIONS},
+    {"answers", STRING, AT(answers), "FILE",
+     "known answers by model digest and ad: every answer is held against them (docs/load.md)"},
     {"Search", HEADING},
     {"find-max", FLAG, AT(find_max), NULL, "find the highest rate that meets the target"},
     {"max-rate", NUMBER, AT(max_rate), "R", "do not go beyond (default 10000)", 0.01, 1e6},

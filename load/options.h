@@ -34,6 +34,7 @@ typedef struct load_options {
 	double target_ms, percentile;
 	double max_lag_ms; /* 0: a twentieth of the target, at least 1 */
 	bool expect_labels;
+	const char *answers; /* file of known answers; NULL: none */
 
 	bool find_max;
 	double max_rate, resolution_percent;

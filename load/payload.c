@@ -167,8 +167,8 @@ static wn_code make_one(payload *out, const ad *a, body_format format, const req
 	wn_code code = bad || !len ? wn_fail(err, WN_NOMEM, "no memory for a request with %s", a->name)
 				   : join(&out->bytes, &out->len, head, head->to->path, type, body, len, err);
 	free(body);
-	if (code == WN_OK && a->label && !(out->label = strdup(a->label)))
-		code = wn_fail(err, WN_NOMEM, "no memory for a label");
+	if (code == WN_OK && (!(out->name = strdup(a->name)) || (a->label && !(out->label = strdup(a->label)))))
+		code = wn_fail(err, WN_NOMEM, "no memory for the name of %s", a->name);
 	return code;
 }
 
@@ -198,6 +198,7 @@ void payloads_close(payloads *p)
 {
 	for (size_t i = 0; i < p->count; i++) {
 		free(p->items[i].bytes);
+		free(p->items[i].name);
 		free(p->items[i].label);
 	}
 	free(p->items);

@@ -23,6 +23,7 @@ typedef struct request_head {
 typedef struct payload {
 	char *bytes; /* owned */
 	size_t len;
+	char *name;  /* owned; of the ad */
 	char *label; /* owned; what the answer should say; NULL: not known */
 } payload;
 

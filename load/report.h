@@ -21,6 +21,7 @@ typedef struct report {
 	const run_stats *stats; /* NULL with run */
 	verdict verdict;        /* of the run */
 	const trials *trials;   /* NULL without --find-max */
+	const known_answers *known; /* NULL without --answers */
 	bool interrupted;
 } report;
 

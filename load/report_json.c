@@ -162,6 +162,33 @@ static json_t *run_json(const report *r)
 	return o;
 }
 
+static json_t *counts_json(const known_counts *c)
+{
+	json_t *o = json_object();
+	put_count(o, "right", c->right);
+	put_count(o, "wrong", c->wrong);
+	put_count(o, "unknown", c->unknown);
+	return o;
+}
+
+static json_t *known_json(const known_answers *k)
+{
+	const known_counts total = known_answers_total(k);
+	size_t count;
+	const known_tally *tallies = known_answers_tallies(k, &count);
+	json_t *o = counts_json(&total), *list = json_array();
+	for (size_t i = 0; i < count; i++) {
+		json_t *x = counts_json(&tallies[i].counts);
+		put_text(x, "version", tallies[i].version);
+		put_text(x, "digest", tallies[i].digest);
+		json_array_append_new(list, x);
+	}
+	json_object_set_new(o, "versions", list);
+	if (*known_answers_first(k))
+		put_text(o, "first", known_answers_first(k));
+	return o;
+}
+
 static json_t *search_json(const trials *t)
 {
 	static const char *const RESULTS[] = {"met", "missed", "load_generator_too_slow"};
@@ -211,6 +238,8 @@ void report_json(FILE *f, const report *r)
 	json_object_set_new(root, "remarks", lines);
 	json_object_set_new(root, "run", r->run ? run_json(r) : json_null());
 	json_object_set_new(root, "find_max", r->trials ? search_json(r->trials) : json_null());
+	if (r->known)
+		json_object_set_new(root, "answers", known_json(r->known));
 	json_dumpf(root, f, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 	fputs("\n", f);
 	json_decref(root);

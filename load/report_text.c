@@ -62,6 +62,17 @@ static void swaps(FILE *f, const report *r)
 	latency_line(f, "  between", &r->stats->between_swaps, "");
 }
 
+static void known(FILE *f, const report *r)
+{
+	size_t versions;
+	if (!r->known)
+		return;
+	const known_counts c = known_answers_total(r->known);
+	known_answers_tallies(r->known, &versions);
+	fprintf(f, "answers     %zu right, %zu wrong, %zu unknown, of %zu versions (all, the warm-up's too)\n", c.right,
+		c.wrong, c.unknown, versions);
+}
+
 static void run_section(FILE *f, const report *r)
 {
 	const run_stats *s = r->stats;
@@ -82,6 +93,7 @@ static void run_section(FILE *f, const report *r)
 		fprintf(f, "labels      %zu of %zu answers equal the ad's label (%.1f %%)\n", s->labels_right,
 			s->labels_right + s->labels_wrong,
 			100 * (double)s->labels_right / (double)(s->labels_right + s->labels_wrong));
+	known(f, r);
 	swaps(f, r);
 }
 

@@ -139,6 +139,8 @@ void report_remarks(const report *r, remarks *out)
 		remark(out,
 		       "%zu requests waited for a free connection (all %d were busy): the wait is in their latency",
 		       s->waited, o->connections);
+	if (r->known && *known_answers_first(r->known))
+		remark(out, "not every answer is the one that is known: %s", known_answers_first(r->known));
 	if (o->expect_labels && s->labels_right + s->labels_wrong == 0)
 		remark(out, "no answer could be compared with a label");
 	remark_swaps(r, out);

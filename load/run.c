@@ -86,6 +86,9 @@ static void on_done(void *context, const exchange *e, const connection *c, int64
 	};
 	if (outcome_is_ok(c->result)) {
 		s.flags |= check_label(r, e, &c->answer);
+		if (r->o->known)
+			known_answers_check(r->o->known, r->o->requests->items[e->index % r->o->requests->count].name,
+					    c->answer.body, c->answer.body_kept);
 	} else if (!outcome_is_status(c->result)) {
 		note(r->out, c->result, c->detail);
 	} else if (!*run_note(r->out, c->result)) {

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "load/known.h"
 #include "load/payload.h"
 #include "load/progress.h"
 #include "load/samples.h"
@@ -26,6 +27,7 @@ typedef struct run_options {
 	int64_t timeout_ns;
 	double target_ms; /* for the progress line and give_up_after */
 	bool check_labels;
+	known_answers *known; /* counts every answer of the run, the warm-up's too; NULL: none */
 	size_t give_up_after; /* stop once more requests than this are known to miss the target; SIZE_MAX: never */
 	swap_options swap;    /* every_ns 0: none */
 	progress *progress;   /* NULL: silent */
