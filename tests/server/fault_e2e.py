@@ -180,7 +180,8 @@ def test_wall_clock_jumps_change_nothing():
     shim = os.path.join(RUN.shims, "libshim_clock.so")
     if RUN.slow > 1 or not os.path.exists(shim):
         return log("     no shim: not tried")
-    with TroubledServer(*GENEROUS, "cache.bytes=64KiB", "http.idle_timeout=30s", "rates.inference=1000", env={"LD_PRELOAD": shim}) as server:
+    with TroubledServer(*GENEROUS, "cache.bytes=64KiB", "http.idle_timeout=30s", "rates.inference=1000",
+                        env={"LD_PRELOAD": shim}) as server:
         for i in range(12):
             status, _, body = server.ask_audit(str(i % 6))
             same(status, 200, body)

@@ -246,7 +246,7 @@ class Server:
         if kind:
             self.process.kill()
             self.process.wait()
-            log(self.errors())
+            print("\n".join(self.errors().splitlines()[-40:]), file=sys.stderr, flush=True)
         else:
             self.stop()
 

@@ -3,23 +3,19 @@
 
   swap_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--only NAME]
 
-Three tiny models with different answers to the same ad stand for versions, so that an answer tells which of them computed it.
-WINNOW_KILLS (20) is the number of killed publishes, WINNOW_SWAPS (60) that of swaps for the memory test.
+Three tiny models with different answers to the same ad stand for versions, so that an answer tells which of them computed it. Swaps and
+bad versions by the hundred, killed publishers and memory over many swaps are tests/hold's.
 """
-import json
 import os
-import random
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_tiny_model  # noqa: E402
-from model_versions import BAD, MODELS, SEEDS, TEXT, Load, SwapServer, new_registry, prepare_models, put, wait_for  # noqa: E402
-from server_process import RUN, check, good_image, log, read_file, run_failing, run_tests, same  # noqa: E402
-from spoil_model import flip_a_bit, sha256  # noqa: E402
+from model_versions import BAD, MODELS, SEEDS, Load, SwapServer, new_registry, prepare_models, put, wait_for  # noqa: E402
+from server_process import RUN, check, log, read_file, run_failing, run_tests, same  # noqa: E402
+from spoil_model import flip_a_bit  # noqa: E402
 
 
 # ---- swapping ----
@@ -217,69 +213,6 @@ def test_start_serves_an_older_version_when_the_latest_is_bad():
         same(server.version(), 1, "version")
         check("version 1 serves instead" in server.errors(), server.errors())
         check("model.safetensors" in server.state(2)["reason"], server.state(2))
-
-
-# ---- publishers that die ----
-
-
-def test_killed_publishes_leave_whole_versions_only():
-    rounds = int(os.environ.get("WINNOW_KILLS", "20"))
-    registry = new_registry(1)
-    source, took, generator = os.path.join(RUN.work, f"source-{SEEDS[2]}"), 0.2, random.Random(7)
-    killed = 0
-    with SwapServer(registry, "inference.queue_capacity=64") as server:
-        with Load(server, 1):
-            for i in range(rounds):
-                start = time.monotonic()
-                p = subprocess.Popen([RUN.prune, "publish", "--model", source, "--registry", registry, "--name", "tiny"],
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                try:
-                    # The first runs to its end and says how long that takes; most die in its second half, where it writes.
-                    p.wait(timeout=None if i == 0 else took * generator.uniform(0.3, 1.05))
-                    took = max(0.01, min(took, time.monotonic() - start)) if i else time.monotonic() - start
-                except subprocess.TimeoutExpired:
-                    p.kill()
-                    p.wait()
-                killed += p.returncode < 0
-                for v in os.listdir(os.path.join(registry, "tiny")):
-                    if v.isdigit():
-                        directory = os.path.join(registry, "tiny", v)
-                        manifest = json.loads(read_file(directory, "winnow.json"))
-                        same(sorted(os.listdir(directory)), sorted(list(manifest["files"]) + ["winnow.json"]), directory)
-                        for name, digest in manifest["files"].items():
-                            same(sha256(os.path.join(directory, name)), digest, name)
-        last = max(int(v) for v in os.listdir(os.path.join(registry, "tiny")) if v.isdigit())
-        wait_for(lambda: server.version() == last, what=f"version {last} answers")
-        same(server.metrics()['winnow_model_swaps_total{name="tiny",result="failed"}'], 0, "failed loads")
-        check(killed >= rounds // 4, f"{killed} of {rounds} were killed")
-        log(f"     {rounds} publishes, {killed} killed, {last - 1} versions")
-
-
-# ---- memory ----
-
-
-def resident(server):
-    return int(read_file("/proc", str(server.process.pid), "statm").split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def test_memory_is_flat_after_many_swaps():
-    swaps = int(os.environ.get("WINNOW_SWAPS", "60"))
-    registry = tempfile.mkdtemp(dir=RUN.work)
-    for v in (1, 2):
-        make_tiny_model.make(os.path.join(registry, "tiny", str(v)), seed=v, wide=6)
-    size = os.path.getsize(os.path.join(registry, "tiny", "1", "model.safetensors"))
-    with SwapServer(registry) as server:
-        sizes = []
-        for i in range(swaps):
-            server.load(1 + i % 2)
-            status, _, text = server.audit(good_image(), TEXT)
-            same((status, json.loads(text)["model"]["version"]), (200, str(1 + i % 2)), text)
-            wait_for(lambda: server.errors().count(": freed") > i, what="the one before is freed")
-            sizes.append(resident(server))
-        settled, last = max(sizes[swaps // 3:swaps // 2]), max(sizes[-swaps // 6:])
-        log(f"     {swaps} swaps of {size / 1e6:.1f} MB of weights: {sizes[0] / 1e6:.1f}, {settled / 1e6:.1f}, {last / 1e6:.1f} MB resident")
-        # One leaked model in half of the swaps would be many times this.
-        check(RUN.slow > 1 or last <= settled + 2 * size, sizes)
 
 
 if __name__ == "__main__":

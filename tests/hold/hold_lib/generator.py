@@ -1,0 +1,73 @@
+"""winnow-load as a child: one run of it, or its search for the highest rate."""
+import json
+import os
+import signal
+import subprocess
+import tempfile
+
+DONE = (0, 1, 3, 130)  # met, missed, "I was too slow to tell", interrupted: each leaves a report
+
+
+class GeneratorError(Exception):
+    pass
+
+
+class Generator:
+    """A run under way. result() waits for its end; stop() ends it early, with the report of what was measured."""
+
+    def __init__(self, stage, *arguments, answers=True):
+        self.report = tempfile.mktemp(suffix=".json", dir=stage.work)
+        self.errors = self.report + ".errors"
+        command = [stage.options.generator, "--url", f"http://127.0.0.1:{stage.server.port}", "--ads", stage.ads, "--quiet",
+                   "--target-ms", str(stage.options.deadline_ms), "--deadline-ms", str(stage.options.deadline_ms),
+                   "--timeout", f"{max(10, 2 * stage.options.deadline_ms / 1e3):g}s", "--json", self.report]
+        command += ["--answers", stage.known] if answers else []
+        with open(self.errors, "wb") as err:
+            self.process = subprocess.Popen(command + [str(a) for a in arguments], stdout=subprocess.DEVNULL, stderr=err)
+        stage.children.append(self.process)
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def stop(self):
+        if self.is_running():
+            self.process.send_signal(signal.SIGINT)
+        return self.result()
+
+    def result(self):
+        code = self.process.wait()
+        if code not in DONE or not os.path.exists(self.report) or not os.path.getsize(self.report):
+            with open(self.errors, encoding="utf-8", errors="replace") as f:
+                raise GeneratorError(f"winnow-load ended with {code}: {f.read().strip()}")
+        with open(self.report, encoding="utf-8") as f:
+            return json.load(f)
+
+
+def run(stage, rate, seconds, *arguments, warmup=1):
+    """One run from its beginning to its end: the report."""
+    return Generator(stage, "--rate", f"{rate:.4g}", "--duration", f"{seconds:.3g}s", "--warmup", f"{warmup}s", *arguments).result()
+
+
+def find_max(stage, arrivals):
+    """The highest rate at which 99 % of all requests are answered within the deadline."""
+    o = stage.options
+    stage.say(f"looking for the highest rate ({arrivals} arrivals, trials of {o.trial:g} s)")
+    report = Generator(stage, "--find-max", "--arrivals", arrivals, "--duration", f"{o.trial:g}s").result()
+    rate = report["find_max"]["max_rate"]
+    if not rate:
+        raise GeneratorError("no rate met the deadline: " + report["conclusion"])
+    stage.say(f"highest rate: {rate:.4g}/s ({report['find_max']['end']})")
+    return rate
+
+
+def failures(reports):
+    """["429 x 3: The queue is full", …] of requests that were due and not answered."""
+    out = []
+    for r in reports:
+        out += [f"{o['outcome']} x {o['latency_ms']['count']}: {o.get('first', '')}" for o in r["run"]["outcomes"]
+                if not o["outcome"].startswith("2")]
+    return out
+
+
+def total(reports, name):
+    return sum(r["run"]["requests"][name] for r in reports)

@@ -1,0 +1,66 @@
+"""Looks at a running server all the while: memory, descriptors, liveness."""
+import http.client
+import statistics
+import threading
+import time
+
+
+class Observer:
+    """Samples (seconds since its start, resident bytes, open descriptors); and asks for liveness every time."""
+
+    def __init__(self, server, every=0.2):
+        self.server, self.every = server, every
+        self.samples, self.alive, self.not_alive, self.slowest_alive_s = [], 0, [], 0.0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def __enter__(self):
+        self.start = time.monotonic()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *rest):
+        self.over.set()
+        self.thread.join()
+
+    def now(self):
+        return time.monotonic() - self.start
+
+    def watch(self):
+        while not self.over.wait(self.every):
+            try:
+                self.samples.append((self.now(), self.server.resident_bytes(), self.server.open_descriptors()))
+                self.ask_for_liveness()
+            except (OSError, IndexError) as e:  # the process is gone
+                self.not_alive.append(repr(e))
+
+    def ask_for_liveness(self):
+        begun = time.monotonic()
+        try:
+            status = self.server.request("GET", "/v2/health/live")[0]
+        except (OSError, http.client.HTTPException) as e:
+            status = repr(e)
+        self.slowest_alive_s = max(self.slowest_alive_s, time.monotonic() - begun)
+        if status == 200:
+            self.alive += 1
+        else:
+            self.not_alive.append(f"{status} at {self.now():.1f} s")
+
+    def resident(self, since, until):
+        """Median of what was resident between two moments; a version being loaded is there twice for a while."""
+        found = [r for t, r, _ in self.samples if since <= t <= until]
+        return statistics.median(found) if found else None
+
+    def timeline(self, points=40):
+        """[[seconds, resident bytes, open descriptors], …], evenly spread."""
+        step = max(1, len(self.samples) // points)
+        return [[round(t, 1), r, n] for t, r, n in self.samples[::step]]
+
+
+def fewest_descriptors(server, until=0, seconds=30):
+    """The least of open descriptors that is seen; ends early at `until`. Connections and loads under way come and go, a leak stays."""
+    least, end = server.open_descriptors(), time.monotonic() + seconds
+    while least > until and time.monotonic() < end:
+        time.sleep(0.2)
+        least = min(least, server.open_descriptors())
+    return least
