@@ -35,10 +35,11 @@ char *answer_audit(const request *r)
 	int order[MAX_LABELS];
 	int n = classifier_num_labels(c);
 	sort_by_score(order, r->probs, n);
+	bool whole = true; /* out of memory: no answer, rather than one without a label */
 	json_t *labels = json_array();
 	for (int i = 0; i < n; i++)
-		json_array_append_new(labels, json_pack("{s:s, s:f}", "name", classifier_label(c, order[i])->name,
-							"score", (double)r->probs[order[i]]));
+		whole &= json_array_append_new(labels, json_pack("{s:s, s:f}", "name", classifier_label(c, order[i])->name,
+								 "score", (double)r->probs[order[i]])) == 0;
 	json_t *timing = json_pack("{s:o, s:o, s:o, s:o, s:o}", "queue", json_milliseconds(r->stage_ns[STAGE_QUEUE]),
 				   "decode", json_milliseconds(r->stage_ns[STAGE_DECODE]), "preprocess",
 				   json_milliseconds(r->stage_ns[STAGE_PREPROCESS]), "inference",
@@ -46,14 +47,14 @@ char *answer_audit(const request *r)
 				   json_milliseconds(r->answered_ns - r->received_ns));
 	json_t *root = json_pack("{s:s}", "request_id", r->id);
 	if (root && r->data_id[0])
-		json_object_set_new(root, "data_id", json_string(r->data_id));
+		whole &= json_object_set_new(root, "data_id", json_string(r->data_id)) == 0;
 	json_t *rest = json_pack(
 	    "{s:s, s:s, s:f, s:o, s:{s:s, s:s, s:s}, s:o}", "suggestion", action_name(r->verdict.suggestion), "label",
 	    classifier_label(c, r->verdict.label)->name, "score", (double)r->verdict.score, "labels", labels, "model",
 	    "name", r->model->name, "version", r->model->version, "digest", r->model->digest, "timing_ms", timing);
 	if (rest && r->cached)
-		json_object_set_new(rest, "cached", json_true());
-	if (!root || !rest || json_object_update(root, rest) != 0) {
+		whole &= json_object_set_new(rest, "cached", json_true()) == 0;
+	if (!whole || !root || !rest || json_object_update(root, rest) != 0) {
 		json_decref(root);
 		root = NULL;
 	}

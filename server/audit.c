@@ -69,7 +69,7 @@ static void finish(audit_service *s, request *r)
 		if (r->answer)
 			metrics_count_decision(s->opt.metrics, r->label, action_name(r->verdict.suggestion));
 		else
-			request_fail(r, REASON_INTERNAL, "the server is out of memory");
+			request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	}
 	if (r->trial && r->outcome == REASON_OK && !r->cached) /* what was not computed tells a trial nothing */
 		compare_submit(s->opt.comparer, r);
@@ -135,7 +135,7 @@ static reason decode_image(audit_service *s, int worker, request *r, image *img)
 	case WN_UNSUPPORTED:
 		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: %s", err.message);
 	case WN_NOMEM:
-		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	case WN_IO:
 		log_error("request %s: %s", r->id, err.message);
 		return request_fail(r, REASON_INTERNAL, "the image decoder is not available");
@@ -152,10 +152,12 @@ static reason prepare_inputs(request *r, const image *img)
 	if (bytes_reserve(&r->pixels, 3 * sizeof(float) * (size_t)ip->size * (size_t)ip->size, &err) != WN_OK ||
 	    bytes_reserve(&r->prompt, sizeof(int32_t) * (size_t)ckpt->manifest.max_text_tokens, &err) != WN_OK ||
 	    image_preprocess((float *)r->pixels.data, ip, img, &err) != WN_OK)
-		return request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	const char *assist = r->assist.len ? (const char *)r->assist.data : "";
 	if (classifier_encode_prompt(r->model->classifier, (const char *)r->text.data, assist,
 				     (int32_t *)r->prompt.data, &r->prompt_len, &err) != WN_OK) {
+		if (err.code == WN_NOMEM)
+			return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 		log_error("request %s: cannot build the prompt: %s", r->id, err.message);
 		return request_fail(r, REASON_INTERNAL, "the prompt cannot be built from this text");
 	}
@@ -240,7 +242,10 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 			result_cache_put(s->opt.cache, r->result_key, probs + (size_t)i * (size_t)num_labels, num_labels, end);
 		if (code != WN_OK) {
 			log_error("request %s: inference failed: %s", r->id, err.message);
-			request_fail(r, REASON_INTERNAL, "inference failed");
+			if (code == WN_NOMEM)
+				request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+			else
+				request_fail(r, REASON_INTERNAL, "inference failed");
 		} else if (end >= r->deadline_ns) {
 			/* Its client has stopped waiting: a late 200 would only hide that the target was missed. */
 			request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during inference",

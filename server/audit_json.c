@@ -53,7 +53,7 @@ static reason set_base64_image(request *r, const char *text, size_t len, const f
 	if (bytes_reserve(&r->decoded, BASE64_DECODE_LENGTH(len) + 1, &err) != WN_OK)
 		return err.code == WN_TOO_LARGE
 			   ? request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err.message)
-			   : request_fail(r, REASON_INTERNAL, "the server is out of memory");
+			   : request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	struct base64_decode_ctx ctx;
 	base64_decode_init(&ctx);
 	size_t n = BASE64_DECODE_LENGTH(len);

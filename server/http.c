@@ -181,7 +181,7 @@ static void answer_get(connection *c, request *r)
 	}
 	registry_release(&m);
 	if (!r->answer)
-		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 }
 
 /* ---- commands to the model manager ---- */
@@ -198,7 +198,7 @@ static void command_done(model_command *cmd)
 	if (cmd->outcome != REASON_OK)
 		request_fail(r, cmd->outcome, "%s", cmd->detail);
 	else if (!(r->answer = repository_answer_command(cmd)))
-		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	r->answer_type = TYPE_JSON;
 	free(cmd);
 	http_request_done(r);
@@ -209,7 +209,7 @@ static bool submit_command(connection *c, request *r)
 {
 	model_command *cmd = calloc(1, sizeof *cmd);
 	if (!cmd) {
-		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 		return false;
 	}
 	cmd->kind = c->route.id == ROUTE_LOAD ? COMMAND_LOAD : COMMAND_UNLOAD;
@@ -233,7 +233,7 @@ static void answer_index(connection *c, request *r)
 		return;
 	r->answer_type = TYPE_JSON;
 	if (!(r->answer = repository_answer_index(c->http->opt.manager, ready_only)))
-		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 }
 
 /* ---- refusing early: everything the headers can tell ---- */
@@ -369,7 +369,7 @@ static enum MHD_Result receive(connection *c, request *r, const char *data, size
 		else if (bytes_append(&r->body, data, size, max, &err) == WN_TOO_LARGE)
 			request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err.message);
 		else if (err.code != WN_OK)
-			request_fail(r, REASON_INTERNAL, "the server is out of memory");
+			request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	}
 	if (r->outcome != REASON_OK) {
 		bytes_free(&r->body);

@@ -34,6 +34,7 @@
 	X(CLIENT_CLOSED, 499, "client_closed", "The client closed the connection")                                     \
 	X(INTERNAL, 500, "internal", "The server failed")                                                              \
 	X(NO_MODEL, 503, "no_model", "No model is loaded")                                                             \
+	X(OUT_OF_MEMORY, 503, "out_of_memory", "The server is out of memory")                                          \
 	X(DRAINING, 503, "draining", "The server is shutting down")                                                    \
 	X(DEADLINE_EXCEEDED, 504, "deadline_exceeded", "The deadline has passed")                                      \
 	X(DEADLINE_UNREACHABLE, 504, "deadline_unreachable", "The deadline cannot be met")

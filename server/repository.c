@@ -18,7 +18,7 @@ static json_t *parse_object(request *r)
 	if (root)
 		request_fail(r, REASON_BAD_FIELD, "expected a JSON object");
 	else if (r->body.len == 0)
-		request_fail(r, REASON_INTERNAL, "the server is out of memory");
+		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	else
 		request_fail(r, REASON_BAD_JSON, "line %d: %s", e.line, e.text);
 	json_decref(root);
