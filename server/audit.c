@@ -73,12 +73,29 @@ static void finish(audit_service *s, request *r)
 	}
 	if (r->trial && r->outcome == REASON_OK && !r->cached) /* what was not computed tells a trial nothing */
 		compare_submit(s->opt.comparer, r);
-	else if (r->trial && r->outcome == REASON_INTERNAL && trial_get_mode(r->trial) == TRIAL_CANARY)
-		trial_failed(r->trial);
 	registry_release(&r->model);
 	registry_release(&r->other);
 	trial_release(&r->trial);
 	s->opt.done(r);
+}
+
+/* A request that a version on trial could not answer, for a reason of its own: from now on it is the other version's, which will decode
+ * the image anew for its own inputs. The trial counts the failure, and no client pays for it. */
+static bool fall_back(request *r)
+{
+	if ((r->outcome != REASON_INTERNAL && r->outcome != REASON_OUT_OF_MEMORY) || !r->trial ||
+	    trial_get_mode(r->trial) != TRIAL_CANARY)
+		return false;
+	log_warning("request %s: model %s version %s on trial: %s; version %s answers", r->id, r->model->name, r->model->version,
+		    r->detail, r->other->version);
+	trial_failed(r->trial);
+	trial_release(&r->trial);
+	registry_release(&r->model);
+	r->model = r->other;
+	r->other = NULL;
+	r->outcome = REASON_OK;
+	r->detail[0] = 0;
+	return true;
 }
 
 static void give_place_back(audit_service *s) { atomic_fetch_sub(&s->waiting, 1); }
@@ -172,8 +189,12 @@ static void decode_one(audit_service *s, int worker, request *r)
 	/* What was admitted before this request has been decoded and waits for inference, or is being decoded beside it. */
 	int64_t needed = forecast_undecoded(&s->forecast, (forecast_ahead){.infer = queue_depth(s->to_infer)},
 					    r->deadline_budget_ns, start);
-	if (!may_go_on(s, r, "decoding", needed) || fields_parse(r, &s->field_limits) != REASON_OK ||
-	    choose_model(s, r) != REASON_OK || answer_from_cache(s, r))
+	if (!may_go_on(s, r, "decoding", needed))
+		return;
+	/* A model is there already when this is the second time (fall_back). */
+	if (!r->model && (fields_parse(r, &s->field_limits) != REASON_OK || choose_model(s, r) != REASON_OK))
+		return;
+	if (answer_from_cache(s, r))
 		return;
 	reason why = decode_image(s, worker, r, &img);
 	int64_t decoded = monotonic_ns();
@@ -199,7 +220,9 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 	audit_service *s = cls;
 	for (size_t i = 0; i < count; i++) {
 		request *r = items[i];
-		decode_one(s, worker, r);
+		do
+			decode_one(s, worker, r);
+		while (fall_back(r));
 		atomic_fetch_sub(&s->undecoded, 1);
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
@@ -214,6 +237,20 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 }
 
 /* ---- inference ---- */
+
+/* r, whose model has changed, goes back to the decoders. False: they take no more (the server stops, or everything is full). */
+static bool decode_again(audit_service *s, request *r)
+{
+	r->queued_ns = monotonic_ns();
+	atomic_fetch_add(&s->waiting, 1);
+	atomic_fetch_add(&s->undecoded, 1);
+	if (queue_push(s->to_decode, r))
+		return true;
+	atomic_fetch_sub(&s->undecoded, 1);
+	give_place_back(s);
+	request_fail(r, REASON_INTERNAL, "inference failed");
+	return false;
+}
 
 /* Runs requests of one model together and ends them. */
 static void infer_group(audit_service *s, int worker, request **group, int n)
@@ -254,7 +291,8 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 			memcpy(r->probs, probs + (size_t)i * (size_t)num_labels, (size_t)num_labels * sizeof probs[0]);
 			r->verdict = classifier_decide(m->classifier, r->probs);
 		}
-		finish(s, r);
+		if (!fall_back(r) || !decode_again(s, r))
+			finish(s, r);
 	}
 }
 

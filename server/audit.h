@@ -8,7 +8,8 @@
  * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every
  * stage a request is given up when its deadline has passed, when what waits ahead and the measured service times say that
  * it will (server/forecast.h, which also says why the newest is refused), when its client hung up, or when a drain ran out
- * of time. The service knows nothing of HTTP: it ends every request by calling
+ * of time. What a version on trial cannot answer goes to the decode threads once more, for the version that answers otherwise. The
+ * service knows nothing of HTTP: it ends every request by calling
  * done(). */
 #ifndef WINNOW_SERVER_AUDIT_H
 #define WINNOW_SERVER_AUDIT_H
@@ -16,8 +17,8 @@
 #include "server/compare.h"
 #include "server/config.h"
 #include "server/metrics.h"
-#include "server/registry.h"
 #include "server/placement.h"
+#include "server/registry.h"
 #include "server/request.h"
 #include "server/result_cache.h"
 
