@@ -47,22 +47,37 @@ static model_entry *add_model(manager *m, const char *name)
 
 /* ---- looking at the disk ---- */
 
+/* Messages for a client name the version, not where it lies. */
+static const char *for_clients(const manager *m, const char *text)
+{
+	size_t n = strlen(m->opt.config->registry_root);
+	return strncmp(text, m->opt.config->registry_root, n) == 0 && text[n] == '/' ? text + n + 1 : text;
+}
+
 static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 {
 	char shown[1024];
-	disk_state disk;
-	wn_error ignored = {0}; /* a load will meet the same error and tell it */
+	disk_state disk = {0}; /* of what cannot be opened: it is there, and that is all that is known of it */
+	wn_error err = {0};
 	const char *root = m->opt.config->registry_root;
 	snprintf(shown, sizeof shown, "%s/%s/%d", root, e->name, number);
-	int fd = disk_open_version(model_fd, root, e->name, number, &ignored);
-	if (fd < 0)
-		return;
-	watch_add(m->watch, fd);
-	(void)disk_look(&disk, fd, shown, false, &ignored);
-	close(fd);
+	int fd = disk_open_version(model_fd, root, e->name, number, &err);
+	if (fd >= 0) {
+		watch_add(m->watch, fd);
+		(void)disk_look(&disk, fd, shown, false, &err);
+		close(fd);
+	} else if (err.code == WN_NOT_FOUND) {
+		return; /* removed since it was listed */
+	}
 	pthread_mutex_lock(&m->lock);
-	(void)versions_seen(e, number, &disk, monotonic_ns());
+	version_entry *v = versions_seen(e, number, &disk, monotonic_ns());
+	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. */
+	const bool tell = v && err.code != WN_OK && !disk.has_manifest && !v->loaded && !v->reason[0];
+	if (tell)
+		snprintf(v->reason, sizeof v->reason, "%s", for_clients(m, err.message));
 	pthread_mutex_unlock(&m->lock);
+	if (tell && m->running)
+		log_error("model %s version %d: %s", e->name, number, err.message);
 }
 
 static void scan_model(manager *m, model_entry *e, int root_fd)
@@ -223,13 +238,6 @@ void manager_update_primary(manager *m, model_entry *e)
 	e->primary = now;
 	pthread_mutex_unlock(&m->lock);
 	drop_unwanted(m, e);
-}
-
-/* Messages for a client name the version, not where it lies. */
-static const char *for_clients(const manager *m, const char *text)
-{
-	size_t n = strlen(m->opt.config->registry_root);
-	return strncmp(text, m->opt.config->registry_root, n) == 0 && text[n] == '/' ? text + n + 1 : text;
 }
 
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)

@@ -102,6 +102,24 @@ static void symbolic_links_are_refused_at_every_level(void **state)
 			    "ROOT/linked-file/1/config.json: found a symbolic link, expected regular files only");
 }
 
+/* As an unprivileged user: nothing is unreadable to root. */
+static void a_version_that_cannot_be_opened_is_named(void **state)
+{
+	char path[256];
+	const uid_t self = geteuid();
+	make_dir("locked");
+	make_dir("locked/4");
+	snprintf(path, sizeof path, "%s/locked/4", root);
+	assert_int_equal(chmod(path, 0), 0);
+	assert_int_equal(chmod(root, 0755), 0);
+	if (self == 0)
+		assert_int_equal(seteuid(65534), 0);
+	const char *found = open_error("locked", "latest");
+	assert_int_equal(seteuid(self), 0);
+	assert_int_equal(chmod(path, 0755), 0);
+	assert_string_equal(found, "ROOT/locked/4: cannot open the directory: Permission denied");
+}
+
 static void latest_is_the_largest_number(void **state)
 {
 	make_dir("many");
@@ -274,6 +292,7 @@ int main(void)
 	    cmocka_unit_test(names_that_are_paths_are_refused),
 	    cmocka_unit_test(missing_parts_are_named),
 	    cmocka_unit_test(symbolic_links_are_refused_at_every_level),
+	    cmocka_unit_test(a_version_that_cannot_be_opened_is_named),
 	    cmocka_unit_test(latest_is_the_largest_number),
 	    cmocka_unit_test(a_fingerprint_tells_every_change),
 	    cmocka_unit_test(a_request_keeps_its_version_until_it_is_done),
