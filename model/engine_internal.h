@@ -209,7 +209,7 @@ void layer_take(engine_lane *l, const layer *y, const row_source *src, size_t ro
 void layer_add(engine_lane *l, const layer *y, size_t rows, float *x);
 /* out [rows][out], f32 or (bf16 true) bf16: what the layer makes of `in`. */
 void layer_write(engine_lane *l, const layer *y, size_t rows, void *out, bool bf16);
-/* out [rows][out] in s8, a scale for each part of `width` columns: what the layer makes of `in`. */
+/* out [rows][out] in s8, a scale for each part of `width` columns: what an int8 layer makes of `in`. */
 void layer_write_parts(engine_lane *l, const layer *y, size_t rows, size_t width, int8_t *out, float *scale);
 /* `in` for `next` from what y makes of `in`, behind the activation. */
 void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows);

@@ -212,6 +212,11 @@ void layer_take(engine_lane *l, const layer *y, const row_source *src, size_t ro
 	const float *w = l->s->e->m->weights;
 	for (size_t r = 0; r < rows; r++) {
 		const float *x = src->x + r * y->in;
+		if (src->norm && y->src == ELEMENT_S8) {
+			l->in_scale[r] = ops->quantize_norm((int8_t *)l->in + r * y->in, l->row, x, w + src->norm->weight, w + src->norm->bias,
+							    y->in, src->eps);
+			continue;
+		}
 		float *row = y->src == ELEMENT_F32 ? (float *)l->in + r * y->in : l->row;
 		if (src->norm) {
 			ops->layer_norm(row, NULL, NULL, x, w + src->norm->weight, w + src->norm->bias, 1, y->in, src->eps);
@@ -269,13 +274,19 @@ void layer_write_parts(engine_lane *l, const layer *y, size_t rows, size_t width
 	const size_t parts = y->out / width;
 	product(l, y, rows, l->raw);
 	for (size_t r = 0; r < rows; r++)
-		ops->quantize_rows(out + r * y->out, scale + r * parts, load_row(l, y, r), parts, width);
+		ops->quantize_sums(out + r * y->out, scale + r * parts, l->row, (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale, y->bias,
+				   parts, width);
 }
 
 void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows)
 {
+	const bool sums = y->dst == ELEMENT_S32 && next->src == ELEMENT_S8;
 	product(l, y, rows, l->raw);
-	for (size_t r = 0; r < rows; r++) {
+	for (size_t r = 0; r < rows && sums; r++)
+		(f == ACTIVATION_GELU ? ops->quantize_gelu : ops->quantize_relu)((int8_t *)l->in + r * next->in, &l->in_scale[r], l->row,
+										 (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale,
+										 y->bias, 1, y->out);
+	for (size_t r = 0; r < rows && !sums; r++) {
 		float *row = load_row(l, y, r);
 		float *act = next->src == ELEMENT_F32 ? (float *)l->in + r * next->in : row;
 		(f == ACTIVATION_GELU ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, y->out);

@@ -39,8 +39,16 @@ typedef struct ops_table {
 	void (*widen)(float *out, const uint16_t *x, size_t count);
 	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros). */
 	float (*quantize)(int8_t *q, const float *x, size_t count);
-	/* The same for rows [rows][count], each with its scale. */
-	void (*quantize_rows)(int8_t *q, float *scale, const float *x, size_t rows, size_t count);
+	/* layer_norm of one row, quantised; row [d] is scratch. Returns the scale. */
+	float (*quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps);
+	/* What `parts` times `width` sums of an int8 product stand for (dequantize), as it is or behind gelu_erf or relu, quantised with a
+	 * scale for each part; row [parts * width] is scratch. */
+	void (*quantize_sums)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
+			      const float *bias, size_t parts, size_t width);
+	void (*quantize_gelu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
+			      const float *bias, size_t parts, size_t width);
+	void (*quantize_relu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
+			      const float *bias, size_t parts, size_t width);
 	/* out[i] = (or +=) sums[i] * row_scale * scale[i] + bias[i]; bias NULL = 0: what an int8 product stands for. */
 	void (*dequantize)(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count);
 	void (*dequantize_add)(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count);

@@ -8,48 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "model/ops.h"
-
-#define PASTE2(a, b) a##b
-#define PASTE(a, b)  PASTE2(a, b)
-#define STR2(a)      #a
-#define STR(a)       STR2(a)
-
-/* e^x, relative error below 2e-7; x is clamped to where the result is a normal float. Cody-Waite reduction to
- * |r| <= ln2/2, then a degree-6 polynomial. */
-static inline float fast_exp(float x)
-{
-	x = x < -87.0f ? -87.0f : x;
-	x = x > 88.0f ? 88.0f : x;
-	float t = x * 1.44269504088896341f + 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
-	float n = t - 12582912.0f;
-	float r = x - n * 0.693359375f;
-	r = r + n * 2.12194440e-4f;
-	float p = 1.3981999507e-3f;
-	p = p * r + 8.3334519073e-3f;
-	p = p * r + 4.1665795894e-2f;
-	p = p * r + 1.6666665459e-1f;
-	p = p * r + 5.0000001201e-1f;
-	p = p * r * r + r + 1.0f;
-	union {
-		float f;
-		uint32_t i;
-	} bits = {.f = p}, in = {.f = t};
-	bits.i += in.i << 23; /* times 2^n: the low bits of t hold n, the bias of 1.5 * 2^23 falls off the top */
-	return bits.f;
-}
-
-/* The normal distribution's Phi(x) and e^(-x*x/2), erf by Abramowitz and Stegun 7.1.26 (absolute error below 1.5e-7). */
-static inline float normal_cdf(float x, float *exp_half)
-{
-	float z = fabsf(x) * 0.70710678118654752f;
-	float t = 1.0f / (1.0f + 0.3275911f * z);
-	float e = fast_exp(-0.5f * x * x);
-	float y = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t * e;
-	*exp_half = e;
-	float half = 0.5f * y; /* the tail beyond |x| */
-	return x < 0 ? half : 1.0f - half;
-}
+#include "model/ops_internal.h"
 
 static void layer_norm(float *out, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
                        size_t rows, size_t d, float eps)
@@ -218,38 +177,6 @@ static void widen(float *out, const uint16_t *x, size_t count)
 		} v = {.u = (uint32_t)x[i] << 16};
 		out[i] = v.f;
 	}
-}
-
-static inline __attribute__((always_inline)) float quantize_row(int8_t *q, const float *x, size_t count)
-{
-	float most = 0;
-#pragma omp simd reduction(max : most)
-	for (size_t i = 0; i < count; i++) {
-		const float a = fabsf(x[i]);
-		most = a > most ? a : most;
-	}
-	const float inverse = most > 0 ? 127.0f / most : 0;
-#pragma omp simd
-	for (size_t i = 0; i < count; i++) {
-		union {
-			float f;
-			int32_t i;
-		} v = {.f = x[i] * inverse + 12582912.0f}; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
-		q[i] = (int8_t)(v.i - 0x4b400000);
-	}
-	return most / 127.0f;
-}
-
-static float quantize(int8_t *q, const float *x, size_t count) { return quantize_row(q, x, count); }
-
-static void quantize_rows(int8_t *q, float *scale, const float *x, size_t rows, size_t count)
-{
-	if (count == 64) /* the usual head's, without a loop */
-		for (size_t r = 0; r < rows; r++)
-			scale[r] = quantize_row(q + r * 64, x + r * 64, 64);
-	else
-		for (size_t r = 0; r < rows; r++)
-			scale[r] = quantize_row(q + r * count, x + r * count, count);
 }
 
 static void dequantize(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
@@ -478,8 +405,11 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.column_sum = column_sum,
 	.to_bf16 = to_bf16,
 	.widen = widen,
-	.quantize = quantize,
-	.quantize_rows = quantize_rows,
+	.quantize = OPS_NAME(quantize),
+	.quantize_norm = OPS_NAME(quantize_norm),
+	.quantize_sums = OPS_NAME(quantize_sums),
+	.quantize_gelu = OPS_NAME(quantize_gelu),
+	.quantize_relu = OPS_NAME(quantize_relu),
 	.dequantize = dequantize,
 	.dequantize_add = dequantize_add,
 	.axpy = axpy,

@@ -253,16 +253,6 @@ static void check_int8(const ops_table *t, size_t d)
 		sums[i] = (int32_t)(uniform(-1, 1) * 5e5f);
 	}
 	assert_true(reached);
-	int8_t rows[2 * MAX_COLS];
-	float two[2 * MAX_COLS], row_scale[2];
-	for (size_t i = 0; i < d; i++) {
-		two[i] = x[i];
-		two[d + i] = 2 * x[i];
-	}
-	t->quantize_rows(rows, row_scale, two, 2, d);
-	assert_memory_equal(rows, q, d);
-	assert_memory_equal(rows + d, q, d);
-	assert_true(row_scale[0] == s && row_scale[1] == 2 * s);
 	memset(x, 0, sizeof x);
 	assert_true(t->quantize(q, x, d) == 0 && q[0] == 0 && q[d - 1] == 0);
 	for (int with_bias = 0; with_bias < 2; with_bias++) {
@@ -281,6 +271,56 @@ static void check_int8(const ops_table *t, size_t d)
 		assert_true(fabsf(again[i] - out[i]) <= fabsf(out[i]) / 256);
 }
 
+/* q times its scale is a row within half a step. */
+static void expect_quantized(const char *what, const ops_table *t, size_t d, const int8_t *q, double scale, const double *want)
+{
+	double most = 0;
+	for (size_t i = 0; i < d; i++)
+		most = fmax(most, fabs(want[i]));
+	expect_close(what, t, d, 0, scale, most / 127, 1e-5);
+	for (size_t i = 0; i < d; i++)
+		if (fabs(q[i] * scale - want[i]) > (0.5 + 1e-3) * scale + 1e-6)
+			fail_msg("%s on %s, width %zu, element %zu: %d x %g, expected %g", what, t->name, d, i, q[i], scale, want[i]);
+}
+
+/* Kernels that end in s8, against the formula in double precision: two parts, with and without a bias. */
+static void check_quantized(const ops_table *t, size_t d)
+{
+	enum { PARTS = 2 };
+	int32_t sums[PARTS * MAX_COLS];
+	int8_t q[PARTS * MAX_COLS];
+	float scale[PARTS * MAX_COLS], bias[PARTS * MAX_COLS], row[PARTS * MAX_COLS], scales[PARTS];
+	double want[3][PARTS * MAX_COLS];
+	fill(scale, PARTS * d, 0.001f, 0.01f);
+	fill(bias, PARTS * d, -1, 1);
+	for (size_t i = 0; i < PARTS * d; i++)
+		sums[i] = (int32_t)(uniform(-1, 1) * 9e3f);
+	for (int with_bias = 0; with_bias < 2; with_bias++) {
+		for (size_t i = 0; i < PARTS * d; i++) {
+			const double x = sums[i] * 0.03 * scale[i] + (with_bias ? bias[i] : 0);
+			want[0][i] = x;
+			want[1][i] = gelu(x);
+			want[2][i] = x > 0 ? x : 0;
+		}
+		void (*const kernels[])(int8_t *, float *, float *, const int32_t *, float, const float *, const float *, size_t, size_t) = {
+			t->quantize_sums, t->quantize_gelu, t->quantize_relu};
+		static const char *const names[] = {"quantize_sums", "quantize_gelu", "quantize_relu"};
+		for (int k = 0; k < 3; k++) {
+			kernels[k](q, scales, row, sums, 0.03f, scale, with_bias ? bias : NULL, PARTS, d);
+			for (int p = 0; p < PARTS; p++)
+				expect_quantized(names[k], t, d, q + (size_t)p * d, scales[p], want[k] + (size_t)p * d);
+		}
+	}
+	/* of a row: what layer_norm makes of it */
+	float x[MAX_COLS], normed[MAX_COLS];
+	fill(x, d, -3, 5);
+	t->layer_norm(normed, NULL, NULL, x, scale, bias, 1, d, 1e-5f);
+	for (size_t i = 0; i < d; i++)
+		want[0][i] = normed[i];
+	scales[0] = t->quantize_norm(q, row, x, scale, bias, d, 1e-5f);
+	expect_quantized("quantize_norm", t, d, q, scales[0], want[0]);
+}
+
 static void a_table_is_chosen(void **state)
 {
 	(void)state;
@@ -292,7 +332,8 @@ static void a_table_is_chosen(void **state)
 	assert_string_equal(ops_all()[n - 1]->name, "c");
 }
 
-static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy, check_int8};
+static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy, check_int8,
+			     check_quantized};
 
 int main(void)
 {
@@ -305,6 +346,7 @@ int main(void)
 		{"softmax with masks, and its backward", every_table, NULL, NULL, &checks[4]},
 		{"cross-entropy and log-softmax", every_table, NULL, NULL, &checks[5]},
 		{"int8 and bf16, there and back", every_table, NULL, NULL, &checks[6]},
+		{"rows that end in int8", every_table, NULL, NULL, &checks[7]},
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

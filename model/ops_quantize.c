@@ -1,0 +1,178 @@
+/* ops_quantize.c: the kernels of ops.h that end in s8: a row is made, its largest value is found on the way, and it is scaled.
+ *
+ * Compiled once per instruction set, like ops_kernels.c. With AVX-512 by hand: gcc 12 spends three times the instructions on the
+ * loop over a head's 64 columns, and divides for GELU. */
+#include <math.h>
+#include <stdbool.h>
+
+#include "model/ops_internal.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { AS_IT_IS, GELU, RELU };
+
+#if defined(__AVX512F__)
+#include "model/vector_exp.h"
+
+enum { WIDE = 16 };
+
+INLINE __mmask16 lanes(size_t left) { return left >= WIDE ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1); }
+
+/* q = x by the scale that the largest |x| has; returns it. */
+INLINE float quantize_by(int8_t *q, const float *x, __m512 most, size_t count)
+{
+	const float largest = _mm512_reduce_max_ps(most);
+	const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0);
+	for (size_t i = 0; i < count; i += WIDE) {
+		const __mmask16 in = lanes(count - i);
+		const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(in, x + i), inverse));
+		if (in == 0xffff)
+			_mm_storeu_si128((__m128i *)(void *)(q + i), _mm512_cvtepi32_epi8(v));
+		else
+			_mm_mask_storeu_epi8(q + i, in, _mm512_cvtepi32_epi8(v));
+	}
+	return largest / 127.0f;
+}
+
+/* x * Phi(x), erf as in normal_cdf; its reciprocal by a table and one step of Newton's. */
+INLINE __m512 gelu(__m512 x)
+{
+	const __m512 one = _mm512_set1_ps(1), z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678118654752f));
+	const __m512 d = _mm512_fmadd_ps(_mm512_set1_ps(0.3275911f), z, one), guess = _mm512_rcp14_ps(d);
+	const __m512 t = _mm512_mul_ps(guess, _mm512_fnmadd_ps(d, guess, _mm512_set1_ps(2)));
+	const __m512 e = vector_exp(_mm512_max_ps(_mm512_mul_ps(_mm512_mul_ps(z, z), _mm512_set1_ps(-1)), _mm512_set1_ps(-87)));
+	__m512 y = _mm512_set1_ps(1.061405429f);
+	y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(-1.453152027f));
+	y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(1.421413741f));
+	y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(-0.284496736f));
+	y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.254829592f));
+	const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(y, t), _mm512_mul_ps(e, _mm512_set1_ps(0.5f))); /* beyond |x| */
+	const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+	return _mm512_mul_ps(x, _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), negative, tail));
+}
+
+INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count,
+			   int f)
+{
+	const __m512 by = _mm512_set1_ps(row_scale);
+	__m512 most = _mm512_setzero_ps();
+	for (size_t i = 0; i < count; i += WIDE) {
+		const __mmask16 in = lanes(count - i);
+		const __m512 sum = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(in, sums + i));
+		__m512 v = _mm512_fmadd_ps(sum, _mm512_mul_ps(by, _mm512_maskz_loadu_ps(in, scale + i)),
+					   bias ? _mm512_maskz_loadu_ps(in, bias + i) : _mm512_setzero_ps());
+		if (f == GELU)
+			v = gelu(v);
+		else if (f == RELU)
+			v = _mm512_max_ps(v, _mm512_setzero_ps());
+		most = _mm512_max_ps(most, _mm512_abs_ps(v));
+		_mm512_mask_storeu_ps(row + i, in, v);
+	}
+	return quantize_by(q, row, most, count);
+}
+
+float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
+{
+	__m512 most = _mm512_setzero_ps();
+	for (size_t i = 0; i < count; i += WIDE)
+		most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes(count - i), x + i)));
+	return quantize_by(q, x, most, count);
+}
+
+float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps)
+{
+	__m512 sum = _mm512_setzero_ps(), squares = sum, most = sum;
+	for (size_t i = 0; i < d; i += WIDE)
+		sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes(d - i), x + i));
+	const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)d);
+	for (size_t i = 0; i < d; i += WIDE) {
+		const __m512 v = _mm512_maskz_sub_ps(lanes(d - i), _mm512_maskz_loadu_ps(lanes(d - i), x + i), mean);
+		squares = _mm512_fmadd_ps(v, v, squares);
+	}
+	const __m512 rstd = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)d + eps));
+	for (size_t i = 0; i < d; i += WIDE) {
+		const __mmask16 in = lanes(d - i);
+		const __m512 v = _mm512_mul_ps(_mm512_maskz_sub_ps(in, _mm512_maskz_loadu_ps(in, x + i), mean), rstd);
+		const __m512 y = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(in, gamma + i), _mm512_maskz_loadu_ps(in, beta + i));
+		most = _mm512_max_ps(most, _mm512_abs_ps(y));
+		_mm512_mask_storeu_ps(row + i, in, y);
+	}
+	return quantize_by(q, row, most, d);
+}
+#else
+INLINE float quantize_by(int8_t *q, const float *x, float most, size_t count)
+{
+	const float inverse = most > 0 ? 127.0f / most : 0;
+#pragma omp simd
+	for (size_t i = 0; i < count; i++) {
+		union {
+			float f;
+			int32_t i;
+		} v = {.f = x[i] * inverse + 12582912.0f}; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
+		q[i] = (int8_t)(v.i - 0x4b400000);
+	}
+	return most / 127.0f;
+}
+
+INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count,
+			   int f)
+{
+	float most = 0;
+#pragma omp simd reduction(max : most)
+	for (size_t i = 0; i < count; i++) {
+		float v = (float)sums[i] * (row_scale * scale[i]) + (bias ? bias[i] : 0), e;
+		if (f == GELU)
+			v *= normal_cdf(v, &e);
+		else if (f == RELU)
+			v = v > 0 ? v : 0;
+		const float a = fabsf(v);
+		row[i] = v;
+		most = a > most ? a : most;
+	}
+	return quantize_by(q, row, most, count);
+}
+
+float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
+{
+	float most = 0;
+#pragma omp simd reduction(max : most)
+	for (size_t i = 0; i < count; i++) {
+		const float a = fabsf(x[i]);
+		most = a > most ? a : most;
+	}
+	return quantize_by(q, x, most, count);
+}
+
+float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps)
+{
+	float sum = 0, squares = 0, most = 0;
+#pragma omp simd reduction(+ : sum)
+	for (size_t j = 0; j < d; j++)
+		sum += x[j];
+	const float mean = sum / (float)d;
+#pragma omp simd reduction(+ : squares)
+	for (size_t j = 0; j < d; j++)
+		squares += (x[j] - mean) * (x[j] - mean);
+	const float rstd = 1.0f / sqrtf(squares / (float)d + eps);
+#pragma omp simd reduction(max : most)
+	for (size_t j = 0; j < d; j++) {
+		const float v = (x[j] - mean) * rstd * gamma[j] + beta[j], a = fabsf(v);
+		row[j] = v;
+		most = a > most ? a : most;
+	}
+	return quantize_by(q, row, most, d);
+}
+#endif
+
+/* f, and whether there is a bias, are constants inside the loops. */
+#define QUANTIZE_PARTS(name, f)                                                                                                        \
+	void OPS_NAME(name)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,            \
+			    const float *bias, size_t parts, size_t width)                                                             \
+	{                                                                                                                              \
+		for (size_t p = 0, i = 0; p < parts; p++, i += width)                                                                  \
+			scales[p] = bias ? quantize_part(q + i, row + i, sums + i, row_scale, scale + i, bias + i, width, f)           \
+					 : quantize_part(q + i, row + i, sums + i, row_scale, scale + i, NULL, width, f);              \
+	}
+QUANTIZE_PARTS(quantize_sums, AS_IT_IS)
+QUANTIZE_PARTS(quantize_gelu, GELU)
+QUANTIZE_PARTS(quantize_relu, RELU)
