@@ -63,15 +63,25 @@ static void attention_sublayer(engine_lane *l, const engine_block *b, const engi
 	finish(l, b, &a->norm, to, share.count);
 }
 
-void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run)
+static float *results_of(const engine_rows *run, float *x, row_range share, size_t d)
+{
+	return (run->kept ? run->kept_x : x) + share.first * d;
+}
+
+void engine_block_attend(engine_lane *l, const engine_block *b, float *x, const engine_rows *run)
 {
 	const size_t d = (size_t)b->hidden;
 	const row_range share = result_rows(l, run);
-	float *to = (run->kept ? run->kept_x : x) + share.first * d;
 	const engine_operands self = engine_attention_operands(l, b, &b->self, x, run);
 	if (run->kept)
 		take_kept(run, x, share, d); /* of any lane's rows: behind the operands' barrier */
-	attention_sublayer(l, b, &b->self, &self, run, share, to);
+	attention_sublayer(l, b, &b->self, &self, run, share, results_of(run, x, share, d));
+}
+
+void engine_block_finish(engine_lane *l, const engine_block *b, float *x, const engine_rows *run)
+{
+	const row_range share = result_rows(l, run);
+	float *to = results_of(run, x, share, (size_t)b->hidden);
 	if (b->cross.num_heads) {
 		const engine_operands cross = engine_attention_operands(l, b, &b->cross, x, run);
 		attention_sublayer(l, b, &b->cross, &cross, run, share, to);
@@ -81,4 +91,10 @@ void engine_block_run(engine_lane *l, const engine_block *b, float *x, const eng
 	layer_activate(l, &b->fc1, b->activation, &b->fc2, share.count);
 	layer_add(l, &b->fc2, share.count, to);
 	finish(l, b, &b->norm, to, share.count);
+}
+
+void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run)
+{
+	engine_block_attend(l, b, x, run);
+	engine_block_finish(l, b, x, run);
 }

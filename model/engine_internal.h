@@ -138,7 +138,7 @@ struct engine_session {
 	float *embedded;    /* [n*P][Dv] */
 	float *vision_x;    /* [n*(1+P)][Dv] */
 	float *query_x;     /* [n*Q][Dq] */
-	float *query_first; /* [Q][Dq]: LN(query_tokens), the same for every request */
+	float *query_first; /* [Q][Dq]: query tokens behind the first block's self-attention, the same for every request */
 	float *projected;   /* [n*Q][Dt] */
 	float *text_x;      /* [n*(Q+T)][Dt] */
 	float *final_rows;  /* [max_rows][Dt] */
@@ -193,6 +193,11 @@ void engine_block_close(engine_block *b);
 void engine_block_layers(const engine_block *b, void (*f)(void *ctx, const layer *l), void *ctx);
 /* l's share of x [n*len][hidden], in place. All lanes must call it with the same run: they wait for each other once an attention. */
 void engine_block_run(engine_lane *l, const engine_block *b, float *x, const engine_rows *run);
+/* Its two parts: self-attention, and what is behind it. */
+void engine_block_attend(engine_lane *l, const engine_block *b, float *x, const engine_rows *run);
+void engine_block_finish(engine_lane *l, const engine_block *b, float *x, const engine_rows *run);
+/* Fills query_first: once, when a session is opened. */
+wn_code engine_prepare_queries(engine_session *s, wn_error *err);
 
 /* ---- a layer in a lane ---- */
 

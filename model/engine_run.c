@@ -1,7 +1,7 @@
 /* engine_run.c: the forward of the three stacks, by all lanes of a session together.
  *
  * Left out, because nobody reads it: in the last block of the language model, everything but keys and values of rows without logits;
- * rows of logits that were not asked for. Work is handed from lane to lane in three places only: attention (engine_block.c), the
+ * rows of logits that were not asked for. Done once, because no image changes it: the Q-Former up to its first cross-attention. Work is handed from lane to lane in three places only: attention (engine_block.c), the
  * projected queries, and the rows of logits. */
 #include <string.h>
 
@@ -9,6 +9,7 @@
 
 #include "model/embedding.h"
 #include "model/engine_internal.h"
+#include "model/norm.h"
 #include "model/ops.h"
 #include "model/parallel.h"
 #include "model/text_layout.h"
@@ -59,8 +60,9 @@ static void run_qformer(engine_lane *l, const blip2_batch *b)
 	const row_source in = {.x = s->query_x + own.first * d};
 	for (size_t r = own.first; r < own.first + own.count; r++)
 		memcpy(s->query_x + r * d, s->query_first + r % queries * d, d * sizeof(float));
-	run_stack(l, &s->e->qformer, s->query_x,
-		  &(engine_rows){.n = b->n, .len = (int)queries, .encoder = s->vision_x, .encoder_len = 1 + blip2_num_patches(&m->config)});
+	const engine_rows run = {.n = b->n, .len = (int)queries, .encoder = s->vision_x, .encoder_len = 1 + blip2_num_patches(&m->config)};
+	for (int i = 0; i < s->e->qformer.num_blocks; i++)
+		(i ? engine_block_run : engine_block_finish)(l, &s->e->qformer.blocks[i], s->query_x, &run);
 	layer_take(l, &s->e->projection, &in, own.count);
 	layer_write(l, &s->e->projection, own.count, s->projected + own.first * (size_t)m->text.hidden, false);
 }
@@ -92,15 +94,44 @@ static void run_text(engine_lane *l, const blip2_batch *b, const int32_t *rows, 
 	}
 }
 
-/* All lanes at once. The products of one are that thread's alone. */
-static void run_lane(engine_lane *l, const blip2_batch *b, const int32_t *rows, size_t count)
+typedef struct request {
+	const blip2_batch *batch;
+	const int32_t *rows;
+	size_t count;
+} request;
+
+static void run_lane(engine_lane *l, const request *r)
 {
-	omp_set_num_threads(1);
-	l->turn = 0;
-	run_vision(l, b);
-	run_qformer(l, b);
+	run_vision(l, r->batch);
+	run_qformer(l, r->batch);
 #pragma omp barrier
-	run_text(l, b, rows, count);
+	run_text(l, r->batch, r->rows, r->count);
+}
+
+static void attend_queries_first(engine_lane *l, const request *r)
+{
+	const engine *e = l->s->e;
+	(void)r;
+	engine_block_attend(l, &e->qformer.blocks[0], l->s->query_first, &(engine_rows){.n = 1, .len = e->m->config.num_query_tokens});
+}
+
+/* All lanes at once. The products of one are that thread's alone. */
+static wn_code run_lanes(engine_session *s, void (*run)(engine_lane *, const request *), const request *r, wn_error *err)
+{
+	int team = 0;
+#pragma omp parallel num_threads(s->num_lanes)
+	{
+		if (omp_get_num_threads() == s->num_lanes) {
+			engine_lane *l = &s->lanes[omp_get_thread_num()];
+			omp_set_num_threads(1);
+			l->turn = 0;
+			run(l, r);
+		}
+#pragma omp single
+		team = omp_get_num_threads();
+	}
+	return team == s->num_lanes ? WN_OK
+				    : wn_fail(err, WN_INTERNAL, "a session opened with %d OpenMP threads got %d of them", s->num_lanes, team);
 }
 
 static wn_code check(const engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, wn_error *err)
@@ -127,25 +158,28 @@ static wn_code check_runners(engine_session *s, wn_error *err)
 	return rc;
 }
 
+wn_code engine_prepare_queries(engine_session *s, wn_error *err)
+{
+	const blip2 *m = s->e->m;
+	norm_forward(s->query_first, NULL, NULL, m->weights + m->query_tokens, m->weights + m->query_norm.weight,
+		     m->weights + m->query_norm.bias, (size_t)m->config.num_query_tokens, (size_t)m->qformer.hidden,
+		     m->config.qformer.layer_norm_eps);
+	wn_code rc = s->e->qformer.num_blocks ? run_lanes(s, attend_queries_first, NULL, err) : WN_OK;
+	return rc ? rc : check_runners(s, err);
+}
+
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err)
 {
 	const blip2 *m = s->e->m;
-	int team = 0;
 	wn_code rc = check(s, b, rows, count, err);
 	if (rc)
 		return rc;
 	text_positions(s->positions, b, m->config.num_query_tokens);
 	if (text_needs_mask(b))
 		text_mask(s->mask, b, m->config.num_query_tokens);
-#pragma omp parallel num_threads(s->num_lanes)
-	{
-		if (omp_get_num_threads() == s->num_lanes)
-			run_lane(&s->lanes[omp_get_thread_num()], b, rows, count);
-#pragma omp single
-		team = omp_get_num_threads();
-	}
-	if (team != s->num_lanes)
-		return wn_fail(err, WN_INTERNAL, "a session opened with %d OpenMP threads got %d of them", s->num_lanes, team);
+	rc = run_lanes(s, run_lane, &(request){b, rows, count}, err);
+	if (rc)
+		return rc;
 	const row_source last = {.x = s->final_rows, .norm = &m->text_norm, .eps = m->config.text.layer_norm_eps};
 	layer_take(&s->wide, &s->e->logits, &last, count);
 	layer_write(&s->wide, &s->e->logits, count, out, false);

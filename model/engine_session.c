@@ -1,6 +1,4 @@
-/* engine_session.c: a session's memory: one arena, laid out twice, first to measure and then to take.
- *
- * Computed once, here: the normed query tokens, which are the same for every request. */
+/* engine_session.c: a session's memory: one arena, laid out twice, first to measure and then to take. */
 #include "model/engine_internal.h"
 
 #include <stdlib.h>
@@ -8,7 +6,6 @@
 
 #include <omp.h>
 
-#include "model/norm.h"
 #include "model/parallel.h"
 
 #define LANE_ROWS 8 /* of the longest stack at least: a lane with fewer would wait for its neighbours more than it helps them */
@@ -178,7 +175,6 @@ static wn_code open_lanes(engine_session *s, wn_error *err)
 
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err)
 {
-	const blip2 *m = e->m;
 	arena dry = {0};
 	*out = NULL;
 	wn_code rc = check_sizes(e, max_batch, max_text_len, max_rows, err);
@@ -198,15 +194,12 @@ wn_code engine_session_open(engine_session **out, const engine *e, int max_batch
 		rc = wn_fail(err, WN_INTERNAL, "a session's layout changed between measuring and mapping");
 	if (!rc)
 		rc = open_lanes(s, err);
-	if (rc) {
+	if (!rc)
+		rc = engine_prepare_queries(s, err);
+	if (rc)
 		engine_session_close(&s);
-		return rc;
-	}
-	norm_forward(s->query_first, NULL, NULL, m->weights + m->query_tokens, m->weights + m->query_norm.weight,
-		     m->weights + m->query_norm.bias, (size_t)m->config.num_query_tokens, (size_t)m->qformer.hidden,
-		     m->config.qformer.layer_norm_eps);
 	*out = s;
-	return WN_OK;
+	return rc;
 }
 
 void engine_session_close(engine_session **s)
