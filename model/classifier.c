@@ -194,6 +194,8 @@ void classifier_session_close(classifier_session **s)
 	*s = NULL;
 }
 
+int classifier_session_created(const classifier_session *s) { return engine_session_created(s->engine); }
+
 size_t classifier_session_bytes(const classifier_session *s)
 {
 	const size_t n = (size_t)s->max_batch, rows = 1 + (size_t)s->c->trie.tail_len;

@@ -50,6 +50,9 @@ void classifier_session_close(classifier_session **s);
 /* Bytes of its memory, oneDNN's scratch apart. */
 size_t classifier_session_bytes(const classifier_session *s);
 
+/* oneDNN primitives made so far. */
+int classifier_session_created(const classifier_session *s);
+
 /* Runs every shape that classifier_run can meet once, so that the first real request finds pages, caches and primitives
  * ready. Call it on the thread that will run the session. */
 wn_code classifier_warm(classifier_session *s, wn_error *err);
