@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "model/ops.h"
-#include "model/parallel.h"
 
 const char *const PRECISION_NAMES[] = {"f32", "bf16", "int8", NULL};
 
@@ -52,9 +51,7 @@ static void quantize_tokens(token_table *t, const engine_opener *op, const float
 		memcpy(t->scale, op->scale, vocab * sizeof *t->scale);
 		return;
 	}
-	PARALLEL_RANGE(vocab, 1 + 8192 / d, r0, r1)
-	for (size_t r = r0; r < r1; r++)
-		t->scale[r] = ops->quantize(t->q + r * d, f32 + r * d, d);
+	engine_quantize_rows(t->q, t->scale, f32, d, vocab);
 }
 
 /* Behind the logits' layer, whose weights op still holds. */

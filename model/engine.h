@@ -1,11 +1,12 @@
 /* engine.h: a model packed for answering requests: weights laid out for the products of a precision, once.
  *
  * Where blip2.h can be trained, an engine can only answer, and faster: layers of packed.h, activations in the type that the next
- * product reads, attention's products in bf16, and no work whose result nobody reads (engine_run). Precisions:
+ * product reads, and no work whose result nobody reads (engine_run). Precisions:
  *     f32    results of blip2_forward up to the order of sums
  *     bf16   products of bf16 operands with f32 sums; residual stream, norms and softmax f32
  *     int8   Linear layers: s8 weights with a scale for each output, s8 activations with a scale for each row, exact s32 sums;
- *            attention on s8 operands with a scale for each row and head (attend.h), u8 probabilities; the token table s8, with the scales of the logits' layer
+ *            attention on s8 operands with a scale for each row and head (attend.h); the token table s8, with the scales of the
+ *            logits' layer
  * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
  * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
  *
@@ -41,9 +42,9 @@ const char *engine_describe(const engine *e);
 int engine_count_layers(const engine *e, precision p);
 
 typedef struct engine_session engine_session;
-/* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. Every run of it takes as many OpenMP threads
- * as the calling thread gets now, less when there is too little for them to do. WN_INVALID for sizes below 1 and more rows than there are, WN_TOO_LARGE when the
- * text does not fit the model's positions. */
+/* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. Every run of it takes as many OpenMP
+ * threads as the calling thread gets now, less when there is too little for them to do. WN_INVALID for sizes below 1 and more rows
+ * than there are, WN_TOO_LARGE when the text does not fit the model's positions. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);
 /* Bytes of its memory, oneDNN's scratch apart. */

@@ -42,6 +42,9 @@ typedef struct layer_weights {
 /* Copies what w points to, but for an int8 layer's bias. */
 wn_code layer_open(layer *l, const layer_options *o, const layer_weights *w, size_t in, size_t out, wn_error *err);
 void layer_close(layer *l);
+/* q, scale [out]: rows of w [out][in], symmetric, each with its scale. */
+void engine_quantize_rows(int8_t *q, float *scale, const float *w, size_t in, size_t out);
+
 /* While an engine is opened: where a layer's weights come from, and buffers for one of them. */
 typedef struct engine_opener {
 	const blip2 *m;
@@ -51,14 +54,15 @@ typedef struct engine_opener {
 	size_t f32_room, scale_room, q_room;
 } engine_opener;
 
-enum {
+/* What a layer is for. */
+typedef enum layer_kind {
 	LAYER_PLAIN,
-	LAYER_ACCUMULATES,
-	LAYER_WIDE,
+	LAYER_ACCUMULATES, /* onto the residual stream */
+	LAYER_WIDE,        /* f32 results */
 	LAYER_PIXELS, /* wide, never int8: few rows of many values of all sizes would lose more there than they save */
-};
+} layer_kind;
 /* The layer whose weights [out][in] start at `weight` of m's buffer; bias: an offset or NO_PARAM. */
-wn_code engine_open_layer(engine_opener *op, layer *l, int kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err);
+wn_code engine_open_layer(engine_opener *op, layer *l, layer_kind kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err);
 
 /* Tokens' vectors: f32 rows of the model, or bf16, or s8 with a scale for each row. */
 typedef struct token_table {

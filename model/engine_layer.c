@@ -15,15 +15,11 @@ static size_t row_grain(size_t width) { return 1 + 8192 / width; }
 
 /* ---- weights ---- */
 
-/* Symmetric, a scale for each output. values: what the int8 weights stand for, when wanted. */
-static void quantize_weights(int8_t *q, float *scale, float *values, const float *w, size_t in, size_t out)
+void engine_quantize_rows(int8_t *q, float *scale, const float *w, size_t in, size_t out)
 {
 	PARALLEL_RANGE(out, row_grain(in), j0, j1)
-	for (size_t j = j0; j < j1; j++) {
+	for (size_t j = j0; j < j1; j++)
 		scale[j] = ops->quantize(q + j * in, w + j * in, in);
-		for (size_t i = 0; values && i < in; i++)
-			values[j * in + i] = scale[j] * q[j * in + i];
-	}
 }
 
 static wn_code open_int8(layer *l, const layer_weights *w, wn_error *err)
@@ -35,7 +31,7 @@ static wn_code open_int8(layer *l, const layer_weights *w, wn_error *err)
 		if (w->q)
 			memcpy(l->scale, w->scale, l->out * sizeof *l->scale);
 		else
-			quantize_weights(made, l->scale, NULL, w->f32, l->in, l->out);
+			engine_quantize_rows(made, l->scale, w->f32, l->in, l->out);
 		l->src = ELEMENT_S8;
 		l->dst = ELEMENT_S32;
 		l->bias = w->bias;
@@ -75,7 +71,8 @@ static wn_code open_rounded(layer *l, const layer_options *o, const layer_weight
 	if (!rc && w->q) {
 		scale_weights(values, w->q, w->scale, l->in, l->out);
 	} else if (!rc && o->precision == PRECISION_INT8) {
-		quantize_weights(q, scale, values, w->f32, l->in, l->out);
+		engine_quantize_rows(q, scale, w->f32, l->in, l->out);
+		scale_weights(values, q, scale, l->in, l->out);
 	} else if (!rc) {
 		ops->to_bf16(half, w->f32, count);
 		ops->widen(values, half, count);
@@ -150,7 +147,7 @@ static wn_code read_weights(engine_opener *op, layer_weights *w, bool int8, size
 	return rc;
 }
 
-wn_code engine_open_layer(engine_opener *op, layer *l, int kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err)
+wn_code engine_open_layer(engine_opener *op, layer *l, layer_kind kind, size_t weight, size_t bias, size_t in, size_t out, wn_error *err)
 {
 	const engine_options *eo = op->o;
 	layer_options o = {.precision = eo->precision, .accumulate = kind == LAYER_ACCUMULATES, .wide = kind >= LAYER_WIDE};
