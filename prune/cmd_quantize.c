@@ -21,7 +21,7 @@ typedef struct quantize_command {
 	const char *model, *data, *split, *out, *precision;
 	int samples, threads;
 	double layer_cosine, model_cosine, max_loss; /* max_loss: points */
-	bool json;
+	bool quick, json;
 } quantize_command;
 
 static void show_layer(void *ctx, size_t done, size_t total, const char *layer) { progress_update(ctx, (int64_t)done, layer); }
@@ -123,7 +123,7 @@ static wn_code make_plan(const quantize_command *c, const checkpoint *ck, quanti
 		return rc;
 	progress_start(&p, stderr, "quantize", 0, 1, 15);
 	const quantize_probe probe = quantize_samples_probe(samples);
-	const quantize_options o = {.layer_cosine = c->layer_cosine, .model_cosine = c->model_cosine, .max_loss = c->max_loss / 100,
+	const quantize_options o = {.quick = c->quick, .layer_cosine = c->layer_cosine, .model_cosine = c->model_cosine, .max_loss = c->max_loss / 100,
 				    .progress = show_layer, .ctx = &p, .stop = catch_stop_signals()};
 	p.total = (int64_t)quantize_count_layers(ck->model);
 	rc = quantize_plan_make(plan, ck->model, &probe, &o, err);
@@ -184,6 +184,7 @@ int cmd_quantize(int argc, char **argv)
 		 .min = 0, .max = 1},
 		{"model-cosine", OPTION_DOUBLE, &c.model_cosine, "X", "more of them until the model reaches this; default 0.999", .min = 0, .max = 1},
 		{"max-loss", OPTION_DOUBLE, &c.max_loss, "POINTS", "... and loses no more accuracy than this; default 0.5", .min = 0, .max = 100},
+		{"quick", OPTION_FLAG, &c.quick, NULL, "try layers one by one only when the whole model in int8 falls short of these"},
 		{"threads", OPTION_INT, &c.threads, "N", "OpenMP threads; 0: as many as this process may use", .min = 0, .max = 256},
 		{"json", OPTION_FLAG, &c.json, NULL, "print JSON"},
 		{0}};

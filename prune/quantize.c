@@ -73,7 +73,7 @@ static precision as_planned(void *ctx, const param *first, precision p)
 
 static wn_code try_layers(quantize_plan *plan, const quantize_probe *probe, const quantize_options *o, wn_error *err)
 {
-	wn_code rc = probe->score(probe->ctx, &(engine_options){.precision = PRECISION_F32}, &plan->f32, err);
+	wn_code rc = WN_OK;
 	for (size_t i = 0; i < plan->count && !rc; i++) {
 		quantize_layer *l = &plan->layers[i];
 		const engine_options alone = {.precision = PRECISION_F32, .choose = only_this, .ctx = (void *)(uintptr_t)l->first};
@@ -108,14 +108,19 @@ static bool near_enough(const quantize_plan *plan, const quantize_options *o)
 	return plan->whole.cosine >= o->model_cosine && !(lost > o->max_loss);
 }
 
+static wn_code score_whole(quantize_plan *plan, const quantize_probe *probe, const quantize_options *o, wn_error *err)
+{
+	if (o->stop && *o->stop)
+		return wn_fail(err, WN_CANCELLED, "stopped");
+	wn_code rc = probe->score(probe->ctx, &(engine_options){.precision = PRECISION_INT8, .choose = as_planned, .ctx = plan}, &plan->whole, err);
+	plan->reached = !rc && near_enough(plan, o);
+	return rc;
+}
+
 static wn_code settle(quantize_plan *plan, const quantize_probe *probe, const quantize_options *o, wn_error *err)
 {
-	const engine_options planned = {.precision = PRECISION_INT8, .choose = as_planned, .ctx = plan};
 	for (;;) {
-		if (o->stop && *o->stop)
-			return wn_fail(err, WN_CANCELLED, "stopped");
-		wn_code rc = probe->score(probe->ctx, &planned, &plan->whole, err);
-		plan->reached = !rc && near_enough(plan, o);
+		wn_code rc = score_whole(plan, probe, o, err);
 		if (rc || plan->reached)
 			return rc;
 		quantize_layer *l = dearest(plan);
@@ -131,8 +136,12 @@ wn_code quantize_plan_make(quantize_plan *out, const blip2 *m, const quantize_pr
 	*out = (quantize_plan){0};
 	wn_code rc = list_layers(out, m, err);
 	if (!rc)
+		rc = probe->score(probe->ctx, &(engine_options){.precision = PRECISION_F32}, &out->f32, err);
+	if (!rc && o->quick)
+		rc = score_whole(out, probe, o, err);
+	if (!rc && !out->reached)
 		rc = try_layers(out, probe, o, err);
-	if (!rc)
+	if (!rc && !out->reached)
 		rc = settle(out, probe, o, err);
 	if (rc)
 		quantize_plan_close(out);

@@ -24,6 +24,7 @@ typedef struct quantize_probe {
 } quantize_probe;
 
 typedef struct quantize_options {
+	bool quick;          /* layers are tried alone only when the whole model in int8 falls short */
 	double layer_cosine; /* a layer that alone stays below this is kept in bf16 */
 	double model_cosine; /* layers follow it there until the model reaches this, */
 	double max_loss;     /* and loses no more accuracy than this (a share) */

@@ -71,6 +71,7 @@ static void what_is_written_runs_as_it_does_in_memory(void **state)
 	quantize_ok(&o, (const char *const[]){"quantize", "--model", STUDENT, "--data", SAMPLES, "--split", "test", "--samples", "20",
 					       "--out", at("int8"), "--layer-cosine", "0", "--model-cosine", "0", "--max-loss", "100", NULL});
 	assert_non_null(strstr(o.out, "33 of 34 layers in int8"));
+	assert_null(strstr(o.out, "int8           -         -"));
 	assert_non_null(strstr(o.out, "as written"));
 	assert_int_equal(answers(at("int8"), NULL, stored), 33);
 	assert_int_equal(answers(STUDENT, &int8, made), 33);
@@ -127,6 +128,20 @@ static void dear_layers_stay_in_bf16(void **state)
 	json_t *said = json_loads(o.out, 0, NULL);
 	assert_int_equal(json_array_size(json_object_get(said, "layers")), 34);
 	json_decref(said);
+}
+
+static void quick_asks_for_layers_only_when_it_must(void **state)
+{
+	static float probs[8][MAX_LABELS];
+	outcome o;
+	quantize_ok(&o, (const char *const[]){"quantize", "--model", STUDENT, "--data", SAMPLES, "--split", "test", "--samples", "6", "--out",
+					       at("quick"), "--quick", "--max-loss", "100", NULL});
+	assert_non_null(strstr(o.out, "33 of 34 layers in int8"));
+	assert_non_null(strstr(o.out, "int8           -         -")); /* not tried alone */
+	assert_int_equal(answers(at("quick"), NULL, probs), 33);
+	quantize_ok(&o, (const char *const[]){"quantize", "--model", STUDENT, "--data", SAMPLES, "--split", "test", "--samples", "6", "--out",
+					       at("quick"), "--quick", "--max-loss", "100", "--model-cosine", "1", "--layer-cosine", "1", NULL});
+	assert_non_null(strstr(o.out, "0 of 34 layers in int8"));
 }
 
 static void bf16_is_rounded_and_run_as_such(void **state)
@@ -221,6 +236,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_is_written_runs_as_it_does_in_memory),
 		cmocka_unit_test(stored_weights_are_rounded_ones),
 		cmocka_unit_test(dear_layers_stay_in_bf16),
+		cmocka_unit_test(quick_asks_for_layers_only_when_it_must),
 		cmocka_unit_test(bf16_is_rounded_and_run_as_such),
 		cmocka_unit_test(damaged_scales_are_named),
 		cmocka_unit_test(what_is_no_use_is_refused),
