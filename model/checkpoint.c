@@ -123,6 +123,7 @@ static wn_code load_weights(checkpoint *ck, const blip2_config *config, const ch
 	if (rc)
 		return rc;
 	ck->stored_dtype = weight_source_dtype(ck->source);
+	ck->stores_int8 = weight_source_is_quantized(ck->source);
 	if (o->leave_weights)
 		return WN_OK;
 	rc = weight_source_fill(ck->source, err);
@@ -244,7 +245,7 @@ void checkpoint_close(checkpoint *c)
 precision checkpoint_precision(const checkpoint *c)
 {
 	const int p = c->has_manifest && c->manifest.quantization ? precision_of(c->manifest.precision) : -1;
-	return p < 0 ? PRECISION_F32 : (precision)p;
+	return p >= 0 ? (precision)p : c->stores_int8 ? PRECISION_INT8 : PRECISION_F32;
 }
 
 /* ---- saving ---- */

@@ -25,6 +25,7 @@ typedef struct checkpoint {
 	bool has_manifest;
 	manifest manifest;
 	dtype stored_dtype;        /* of the first matrix in the file */
+	bool stores_int8;          /* some matrix is I8 */
 	char digest[72];           /* "sha256:" + hex over the weight file(s) */
 } checkpoint;
 
@@ -39,7 +40,8 @@ typedef struct checkpoint_options {
  * tensor that is not a known duplicate (lm_head, position_ids) is an error that names it. */
 wn_code checkpoint_load(checkpoint *out, const char *dir, const checkpoint_options *opt, wn_error *err);
 void checkpoint_close(checkpoint *c);
-/* What it is to run in unless somebody says otherwise: what winnow.json says beside "quantization", else f32. */
+/* What it is to run in unless somebody says otherwise: what winnow.json says beside "quantization"; without that int8 when it stores
+ * such weights, else f32. */
 precision checkpoint_precision(const checkpoint *c);
 
 /* Parts of a directory without its weights, for tools that need no more. The tokenizer is NULL, and the processor has the

@@ -93,6 +93,10 @@ static void stored_weights_are_rounded_ones(void **state)
 	assert_ok(checkpoint_load(&b, at("int8"), &o, &err), &err);
 	assert_int_equal(checkpoint_precision(&a), PRECISION_F32);
 	assert_int_equal(checkpoint_precision(&b), PRECISION_INT8);
+	assert_true(b.has_manifest && b.stores_int8 && !a.stores_int8);
+	b.has_manifest = false; /* a checkpoint without winnow.json */
+	assert_int_equal(checkpoint_precision(&b), PRECISION_INT8);
+	b.has_manifest = true;
 	for (size_t i = 0; i < blip2_num_params(a.model); i++) {
 		const param *p = blip2_param(a.model, i);
 		const float *x = blip2_weights(a.model) + p->offset, *y = blip2_weights(b.model) + p->offset;
