@@ -230,6 +230,6 @@ def run(stage, verdict):
     with stage.open_server(budget, server_class=TroubledServer) as server, Observer(server) as observer:
         reports.append(too_big(stage, verdict, rate, big))
     not_alive += observer.not_alive
-    verdict.none(f"of {generator.total(reports, 'scheduled')} requests at {rate:.4g}/s meanwhile: failed", generator.failures(reports))
+    verdict.none(f"of {generator.total(reports, 'scheduled')} requests at {rate:.4g}/s meanwhile: failed", generator.failures(reports, o.speed))
     judge_answers(verdict, reports, stage.published)
     verdict.none("liveness other than 200", not_alive)

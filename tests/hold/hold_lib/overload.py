@@ -14,6 +14,7 @@ from .observer import Observer
 from .stage import judge_answers
 
 ALLOWED = {"200", "429", "504"}  # what an overloaded server may say
+CONNECTIONS = 128
 AFTER = 5.0                      # seconds of asking after the storm
 
 
@@ -50,8 +51,8 @@ class Prober:
         return (bad[-1] - since if bad else 0.0) if good_after else None
 
 
-def storm(stage, rate, seconds):
-    report = generator.run(stage, rate, seconds, "--arrivals", "poisson")
+def load(stage, rate, seconds):
+    report = generator.run(stage, rate, seconds, "--arrivals", "poisson", "--connections", CONNECTIONS)
     return report, time.monotonic()
 
 
@@ -94,10 +95,10 @@ def run(stage, verdict):
     with stage.open_server() as server:
         most = o.rate or generator.find_max(stage, "poisson")
         stage.say(f"{most:.4g}/s, then {o.factor:g} times that for {seconds:g} s")
-        calm = generator.run(stage, most, min(seconds, 30), "--arrivals", "poisson")
+        calm, _ = load(stage, most, min(seconds, 30))
         with Observer(server, every=0.1) as observer, Prober(stage) as prober:
             begun = observer.now()
-            wild, ended_at = storm(stage, o.factor * most, seconds)
+            wild, ended_at = load(stage, o.factor * most, seconds)
             ended = observer.now()
             stage.sleep(AFTER)
         judge(stage, verdict, calm, wild, prober.recovery(ended_at, o.deadline_ms / 1e3), most)
