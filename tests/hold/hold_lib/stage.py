@@ -30,8 +30,8 @@ class Stage:
         self.published = {}  # version -> digest, of those that have gone again too
         self.children = []  # processes to end when something goes wrong
         self.failed_publishes = []
-        # What "flat" means. A short run on a busy machine still meets some buffers for the first time.
-        self.flat = 0.02 if options.speed else 0.10
+        # What "flat" means. A short run on a busy machine still meets some buffers for the first time; a sanitizer keeps what was freed.
+        self.flat = 0.02 if options.speed else 0.10 if RUN.slow == 1 else 10
         self.server = None
 
     def say(self, text):
