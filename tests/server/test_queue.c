@@ -97,6 +97,9 @@ static void waiting_poppers_share(void **state)
 			sched_yield();
 		for (int k = 0; k < 2; k++)
 			assert_true(queue_push(q, &item));
+		while (queue_depth(q) > 0)
+			sched_yield();
+		assert_int_equal(queue_waiting(q), 0); /* else one took both, and the other would wait for ever */
 		pthread_barrier_wait(&round);
 		assert_int_equal(p[0].share[i], 1);
 		assert_int_equal(p[1].share[i], 1);
