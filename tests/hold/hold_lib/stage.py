@@ -136,7 +136,10 @@ class Stage:
 
     def note_versions(self):
         for v in self.versions():
-            self.published[v] = json.loads(read_file(self.path(v), "winnow.json"))["files"]["model.safetensors"]
+            try:
+                self.published[v] = json.loads(read_file(self.path(v), "winnow.json"))["files"]["model.safetensors"]
+            except (OSError, ValueError):
+                pass  # not whole: whoever looks for that says so
 
     def end_children(self):
         for p in self.children:
