@@ -42,7 +42,7 @@ typedef struct ops_table {
 	/* layer_norm of one row, quantised; row [d] is scratch. Returns the scale. */
 	float (*quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps);
 	/* What `parts` times `width` sums of an int8 product stand for (dequantize), as it is or behind gelu_erf or relu, quantised with a
-	 * scale for each part; row [parts * width] is scratch. */
+	 * scale for each part; row [parts * width] is scratch. gelu_erf within 1.3e-4: far below a step. */
 	void (*quantize_sums)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
 			      const float *bias, size_t parts, size_t width);
 	void (*quantize_gelu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
