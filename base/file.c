@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -74,16 +75,17 @@ wn_code file_sync_parent(const char *path, wn_error *err)
 {
 	wn_code rc = WN_OK;
 	const char *slash = strrchr(path, '/');
-	char *dir = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-	if (!dir)
-		return wn_fail(err, WN_NOMEM, "%s: out of memory", path);
+	char dir[PATH_MAX]; /* nothing is allocated: the rename has happened, and must not be called a failure for want of memory */
+	if (!slash)
+		strcpy(dir, ".");
+	else if (snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path) >= (int)sizeof dir)
+		return wn_fail(err, WN_TOO_LARGE, "%.100s: path longer than %d bytes", path, PATH_MAX);
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* EINVAL: a file system that cannot sync directories; nothing more can be promised there. */
 	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
 		rc = wn_fail(err, WN_IO, "%s: cannot sync its directory: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
-	free(dir);
 	return rc;
 }
 
