@@ -11,67 +11,16 @@
 #include "../base/temp_dir.h"
 #include "base/file.h"
 #include "base/yaml_config.h"
+#include "failing_calls.h"
 #include "model/hf_config.h"
 #include "model/manifest.h"
 #include "model/safetensors.h"
 
-static long countdown = -1; /* allocations until one fails; -1: none does */
 static const char *golden_dir;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-char *__wrap_strdup(const char *s);
-
-static int fails(void)
-{
-	return countdown >= 0 && countdown-- == 0;
-}
-void *__wrap_malloc(size_t n)
-{
-	return fails() ? NULL : __real_malloc(n);
-}
-void *__wrap_calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __real_calloc(n, size);
-}
-void *__wrap_realloc(void *p, size_t n)
-{
-	return fails() ? NULL : __real_realloc(p, n);
-}
-char *__wrap_strdup(const char *s)
-{
-	char *p = fails() ? NULL : __real_malloc(strlen(s) + 1);
-	return p ? strcpy(p, s) : NULL;
-}
-
-/* Runs work until it succeeds; returns how many allocations it has. */
-static long every_failure(wn_code (*work)(wn_error *))
-{
-	for (long k = 0; k < 100000; k++) {
-		wn_error err = {0};
-		countdown = k;
-		wn_code rc = work(&err);
-		long left = countdown;
-		countdown = -1;
-		if (left >= 0) { /* fewer than k+1 allocations: nothing failed */
-			if (rc != WN_OK)
-				fail_msg("%s", err.message);
-			return k;
-		}
-		if (rc != WN_OK && !*err.message)
-			fail_msg("allocation %ld fails without a message", k);
-	}
-	fail_msg("no end");
-	return 0;
-}
 
 static char path_buffer[1024];
 
-static wn_code open_file(wn_error *err)
+static wn_code open_file(void *cls, wn_error *err)
 {
 	safetensors *st;
 	snprintf(path_buffer, sizeof path_buffer, "%s/dtypes.safetensors", golden_dir);
@@ -80,7 +29,7 @@ static wn_code open_file(wn_error *err)
 	return rc;
 }
 
-static wn_code open_shards(wn_error *err)
+static wn_code open_shards(void *cls, wn_error *err)
 {
 	safetensors *st;
 	snprintf(path_buffer, sizeof path_buffer, "%s/sharded", golden_dir);
@@ -89,13 +38,13 @@ static wn_code open_shards(wn_error *err)
 	return rc;
 }
 
-static wn_code write_file(wn_error *err)
+static wn_code write_file(void *cls, wn_error *err)
 {
 	const safetensors_entry e[] = {{"a", {DTYPE_I8, 1, {3}, "abc"}}, {"b", {DTYPE_F32, 2, {0, 2}, NULL}}};
 	return safetensors_write(temp_path("w.safetensors"), e, 2, err);
 }
 
-static wn_code read_config(wn_error *err)
+static wn_code read_config(void *cls, wn_error *err)
 {
 	static blip2_config c;
 	snprintf(path_buffer, sizeof path_buffer, "%s/config/saved.json", golden_dir);
@@ -109,7 +58,7 @@ static wn_code read_config(wn_error *err)
 	return WN_OK;
 }
 
-static wn_code read_and_write_manifest(wn_error *err)
+static wn_code read_and_write_manifest(void *cls, wn_error *err)
 {
 	static const char text[] =
 		"{\"format\":1,\"name\":\"m\",\"prompt\":\"{text}\",\"labels\":[{\"name\":\"a\",\"verbalizer\":\"x\",\"action\":\"pass\"},"
@@ -133,7 +82,7 @@ typedef struct sample {
 	string_list l;
 } sample;
 
-static wn_code read_yaml(wn_error *err)
+static wn_code read_yaml(void *cls, wn_error *err)
 {
 	static const config_key keys[] = {
 		CONFIG_STRING(sample, a, "s.a", "x", "a string"),
@@ -151,17 +100,17 @@ static wn_code read_yaml(wn_error *err)
 
 static void safetensors_survive_every_failed_allocation(void **state)
 {
-	assert_true(every_failure(open_file) >= 4); /* the wrapping works */
-	assert_true(every_failure(open_shards) >= 9);
-	assert_true(every_failure(write_file) >= 2);
+	assert_true(every_failure(CALLS_OWN, open_file, NULL, NULL) >= 4); /* the wrapping works */
+	assert_true(every_failure(CALLS_OWN, open_shards, NULL, NULL) >= 9);
+	assert_true(every_failure(CALLS_OWN, write_file, NULL, NULL) >= 2);
 	assert_int_equal(temp_dir_entries(), 1); /* w.safetensors and no temporary */
 }
 
 static void configurations_survive_every_failed_allocation(void **state)
 {
-	assert_true(every_failure(read_config) >= 1);
-	assert_true(every_failure(read_and_write_manifest) >= 5);
-	assert_true(every_failure(read_yaml) >= 15);
+	assert_true(every_failure(CALLS_OWN, read_config, NULL, NULL) >= 1);
+	assert_true(every_failure(CALLS_OWN, read_and_write_manifest, NULL, NULL) >= 5);
+	assert_true(every_failure(CALLS_OWN, read_yaml, NULL, NULL) >= 15);
 }
 
 int main(int argc, char **argv)

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "../base/temp_dir.h"
+#include "../engine/tiny_classifier.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "model/checkpoint.h"
@@ -56,57 +57,14 @@ static const char *own_path(const char *name)
 
 /* ---- a tiny model ---- */
 
-static const char CONFIG[] =
-	"{\"model_type\":\"blip-2\",\"num_query_tokens\":3,\"vision_config\":{\"hidden_size\":16,\"num_attention_heads\":2,"
-	"\"num_hidden_layers\":1,\"intermediate_size\":32,\"image_size\":16,\"patch_size\":8},\"qformer_config\":{"
-	"\"hidden_size\":16,\"encoder_hidden_size\":16,\"num_attention_heads\":2,\"num_hidden_layers\":2,"
-	"\"intermediate_size\":32},\"text_config\":{\"hidden_size\":16,\"num_attention_heads\":2,\"num_hidden_layers\":1,"
-	"\"ffn_dim\":32,\"vocab_size\":300,\"max_position_embeddings\":64,\"word_embed_proj_dim\":16}}";
-
-static void make_tokenizer(const char *path)
+static const char *make_model(const char *name, const tiny_classifier *t)
 {
-	static const char *const texts[] = {"合规 赌博 内容 判定", "poker cards free pass"};
-	static const char *const specials[] = {"<s>", "<pad>", "</s>", "<unk>"};
-	const bpe_trainer_options opt = {.vocab_size = 280, .special_tokens = specials, .num_special_tokens = 4};
-	assert_ok(bpe_train(path, texts, 2, &opt, err));
-}
-
-static void make_manifest(manifest *m)
-{
-	*m = (manifest){.name = "tiny", .max_text_tokens = 40, .num_labels = 2, .precision = "f32"};
-	m->prompt = strdup("内容：{text} 判定：");
-	m->labels[0] = (label_spec){.name = "ok", .verbalizer = "合规", .action = ACTION_PASS, .threshold = 0.5};
-	m->labels[1] = (label_spec){.name = "gambling", .verbalizer = "赌博", .action = ACTION_BLOCK, .threshold = 0.5};
-}
-
-/* Scales one parameter by `factor` (NAN makes it nothing but NaN); NULL: none. */
-static const char *make_model(const char *name, uint64_t seed, const char *scaled, float factor)
-{
-	static blip2_config c;
-	blip2 *m = NULL;
-	manifest man;
-	image_processor ip;
-	const char *dir = own_path(name), *vocabulary = temp_path("tokenizer.json");
-	make_tokenizer(vocabulary);
-	make_manifest(&man);
-	assert_ok(hf_config_parse(&c, CONFIG, strlen(CONFIG), err));
-	assert_ok(image_processor_parse(&ip, "{}", 2, err));
-	ip.size = c.image_size;
-	assert_ok(blip2_create(&m, &c, err));
-	blip2_init_weights(m, seed);
-	if (scaled) {
-		const param *p = blip2_find_param(m, scaled);
-		assert_non_null(p);
-		for (size_t i = 0; i < p->count; i++)
-			blip2_weights(m)[p->offset + i] *= factor;
-	}
-	assert_ok(checkpoint_save(dir, m, &man, &ip, vocabulary, DTYPE_F32, err));
-	blip2_close(&m);
-	manifest_close(&man);
+	const char *dir = own_path(name);
+	assert_ok(tiny_classifier_write(dir, t, err));
 	return dir;
 }
 
-static const char *plain_model(const char *name) { return make_model(name, 1, NULL, 1); }
+static const char *plain_model(const char *name) { return make_model(name, &(tiny_classifier){.seed = 1}); }
 
 /* Replaces one key of DIR/winnow.json (NULL: removes it). The files stay as they are. */
 static void edit(const char *dir, const char *key, const char *json)
@@ -279,7 +237,7 @@ static void a_published_version_is_published_again_unchanged(void **state)
 	const char *registry = make_registry("again");
 	outcome o;
 	publish(&o, plain_model("first"), registry, "tiny");
-	publish(&o, make_model("second", 2, NULL, 1), registry, "tiny");
+	publish(&o, make_model("second", &(tiny_classifier){.seed = 2}), registry, "tiny");
 	publish(&o, in_dir(registry, "tiny/1"), registry, "tiny");
 	assert_string_equal(o.err, "");
 	assert_non_null(strstr(o.out, "tiny version 3 "));
@@ -394,9 +352,9 @@ static void directories_that_are_no_whole_classifier_are_refused(void **state)
 	dir = plain_model("bad");
 	edit(dir, "name", "\"../evil\"");
 	refuse(dir, "bad/winnow.json: name");
-	refuse(make_model("bad", 1, "qformer.layernorm.weight", NAN), "tensor qformer.layernorm.weight: element 0 is");
+	refuse(make_model("bad", &(tiny_classifier){1, "qformer.layernorm.weight", NAN}), "tensor qformer.layernorm.weight: element 0 is");
 	/* Finite weights, but the answers are not. */
-	refuse(make_model("bad", 1, "language_model.model.decoder.final_layer_norm.weight", 3e38f), "label ok: log-probability");
+	refuse(make_model("bad", &(tiny_classifier){1, "language_model.model.decoder.final_layer_norm.weight", 3e38f}), "label ok: log-probability");
 }
 
 static void registries_that_cannot_take_it_are_named(void **state)
@@ -481,7 +439,7 @@ static void a_model_that_changes_meanwhile_is_not_published(void **state)
 
 static void the_self_test_notices_another_model(void **state)
 {
-	const char *registry = make_registry("self-tests"), *other = make_model("other", 2, NULL, 1);
+	const char *registry = make_registry("self-tests"), *other = make_model("other", &(tiny_classifier){.seed = 2});
 	manifest m;
 	outcome o;
 	publish(&o, plain_model("tested"), registry, "tiny");
