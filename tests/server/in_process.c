@@ -28,8 +28,9 @@ static bool never_gone(const request *r) { return false; }
 
 static wn_code configure(server_config *c, const char *root, const char *const *settings, wn_error *err)
 {
+	/* a helper would be this same program, which is no winnow-serve */
 	static const char *const DEFAULTS[] = {"inference.threads=1", "inference.deadline=1h", "inference.max_deadline=1h", "log.level=error",
-					       NULL};
+					       "decode.isolation=thread", NULL};
 	char text[700];
 	wn_code rc = config_defaults(&SERVER_CONFIG_SCHEMA, c, err);
 	snprintf(text, sizeof text, "model.registry=%s", root);
@@ -146,6 +147,7 @@ request *in_process_ask(in_process *p, const char *content_type, const void *bod
 
 void in_process_put(in_process *p, request *r) { request_pool_put(p->pool, r); }
 
+manager *in_process_manager(in_process *p) { return p->manager; }
 request_pool *in_process_pool(in_process *p) { return p->pool; }
 registry *in_process_registry(in_process *p) { return p->registry; }
 const server_config *in_process_config(const in_process *p) { return &p->config; }

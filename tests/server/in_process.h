@@ -22,6 +22,7 @@ request *in_process_ask(in_process *p, const char *content_type, const void *bod
 void in_process_put(in_process *p, request *r);
 
 registry *in_process_registry(in_process *p);
+manager *in_process_manager(in_process *p);
 request_pool *in_process_pool(in_process *p);
 const server_config *in_process_config(const in_process *p);
 
