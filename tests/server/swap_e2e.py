@@ -188,8 +188,8 @@ def test_memory_budget():
     registry = new_registry(1)
     with SwapServer(registry) as server:
         one = int(server.metrics()['winnow_model_bytes{name="tiny",version="1"}'])
-    code, text = run_failing("--registry", registry, "--set", "model.name=tiny", "--listen", "0", "--set",
-                                 f"model.memory_budget={one - 1}")
+    code, text = run_failing("--registry", registry, "--set", "model.name=tiny", "--listen", "0", "--set", "inference.threads=1",
+                             "--set", f"model.memory_budget={one - 1}")
     same(code, 1, text)
     check("model.memory_budget has" in text and text.count("\n") == 1, text)
     with SwapServer(registry, f"model.memory_budget={one + one // 2}") as server:
