@@ -9,6 +9,7 @@ import http.client
 import json
 import mmap
 import os
+import random
 import re
 import shutil
 import signal
@@ -94,6 +95,57 @@ def test_isolated_decoder():
         check("decoding took longer than 0.4 s" in json.loads(body)["detail"], body)
         # On a machine that is busy enough the next one may take as long, and is replaced as well.
         wait_for(lambda: server.ask_audit()[0] == 200, what="an answer from another helper")
+
+
+def kill_children(pid):
+    """Whoever of them is still there; they are replaced while this looks."""
+    killed = 0
+    for child in children(pid):
+        try:
+            os.kill(child, signal.SIGKILL)
+            killed += 1
+        except ProcessLookupError:
+            pass
+    return killed
+
+
+def test_decoders_killed_again_and_again():
+    try:
+        server = TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=1h", "inference.decode_threads=2")
+    except AssertionError as e:
+        if "without libseccomp" in str(e):
+            return log("     built without libseccomp: not tried")
+        raise
+    rounds, moments = 40, random.Random(0)
+    with server:
+        expected = json.loads(server.ask_audit()[2])["labels"]
+        answers, killed, over = [], 0, False
+
+        def ask():
+            while not over:
+                answers.append(server.ask_audit())
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asking = [pool.submit(ask) for _ in range(3)]
+            for i in range(rounds):  # at any moment: idle, with an image in hand, just started
+                time.sleep(moments.uniform(0, 0.1 * RUN.slow))
+                killed += kill_children(server.pid)
+                if i == rounds // 2:
+                    descriptors = server.open_descriptors()
+            over = True
+            for a in asking:
+                a.result()
+        # 422: killed with this image in its hands; 500: killed while it was being started for it.
+        refusals = {422: "the decoder crashed on this image", 500: "the image decoder is not available"}
+        for status, _, body in answers:
+            check(json.loads(body)["labels"] == expected if status == 200 else
+                  refusals.get(status, "another answer") in json.loads(body)["detail"], (status, body))
+        statuses = [a[0] for a in answers]
+        log(f"     {killed} killed, {statuses.count(200)} answered, {statuses.count(422)} and {statuses.count(500)} not")
+        check(killed >= rounds and statuses.count(200) > rounds, statuses)
+        same([server.ask_audit()[0] for _ in range(4)], [200] * 4, "afterwards")
+        check(server.settled_metrics()["winnow_decoder_restarts_total"] >= rounds // 2, "restarts")
+        # Helpers come and go, and so do connections: a few more or less, not one for each kill.
+        check(server.open_descriptors() <= descriptors + 8, f"{server.open_descriptors()} descriptors, {descriptors} half-way")
 
 
 # ---- what goes wrong around the server ----
