@@ -34,7 +34,7 @@ static float score(const attend_job *j, size_t row, size_t key)
 static float soften(const attend_job *j, size_t row, float *p, uint8_t *probs)
 {
 	const size_t valid = attend_valid(j, row);
-	float top = -3.0e38f, sum = 0, most = 0;
+	float top = -3.0e38f, sum = 0, most = 0, poison = 0; /* a maximum forgets a NaN */
 	for (size_t i = 0; i < valid; i++) {
 		p[i] = score(j, row, i);
 		top = p[i] > top ? p[i] : top;
@@ -44,11 +44,12 @@ static float soften(const attend_job *j, size_t row, float *p, uint8_t *probs)
 		sum += e;
 		p[i] = e * j->v.scale[i * j->v.scale_stride];
 		most = p[i] > most ? p[i] : most;
+		poison += p[i] * 0;
 	}
 	const float inverse = most > 0 ? 255.0f / most : 0;
 	for (size_t i = 0; i < valid; i++)
-		probs[i] = (uint8_t)lrintf(p[i] * inverse);
-	return most / 255.0f / sum;
+		probs[i] = isnan(p[i]) ? 0 : (uint8_t)lrintf(p[i] * inverse);
+	return most / 255.0f / sum + poison;
 }
 
 void attend_int8_plain(const attend_job *j)

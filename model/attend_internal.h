@@ -23,13 +23,12 @@ typedef struct attend_space {
 	uint8_t *q;         /* [ATTEND_ROWS][dims], 128 added */
 } attend_space;
 
-/* The parts behind each other from `base`, which may be NULL to learn how many bytes they take. */
+/* The parts behind each other from `base`, or with NULL only how many bytes they take. */
 static inline size_t attend_lay_out(attend_space *s, char *base, size_t keys, size_t head_dim)
 {
-	char *at = base;
-	s->keys = attend_up(keys, ATTEND_LANES);
-	s->dims = attend_up(head_dim, ATTEND_LANES);
-#define PART(field, count) (s->field = (void *)at, at += attend_up((count) * sizeof *s->field, 64))
+	size_t at = 0;
+	*s = (attend_space){.keys = attend_up(keys, ATTEND_LANES), .dims = attend_up(head_dim, ATTEND_LANES)};
+#define PART(field, count) (s->field = base ? (void *)(base + at) : NULL, at += attend_up((count) * sizeof *s->field, 64))
 	PART(scores, ATTEND_ROWS * s->keys);
 	PART(key_scale, s->keys);
 	PART(value_scale, s->keys);
@@ -39,7 +38,7 @@ static inline size_t attend_lay_out(attend_space *s, char *base, size_t keys, si
 	PART(probs, ATTEND_ROWS * s->keys);
 	PART(q, ATTEND_ROWS * s->dims);
 #undef PART
-	return (size_t)(at - base);
+	return at;
 }
 
 static inline size_t attend_position(const attend_queries *q, size_t i) { return q->rows ? (size_t)q->rows[i] % q->len : q->first + i; }

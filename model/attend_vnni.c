@@ -213,7 +213,7 @@ INLINE __m512 exponential(__m512 x)
  * up to whole vectors of `keys`, are 0. */
 INLINE float soften(const attend_space *s, float *row, uint8_t *probs, const float *mask, size_t valid, size_t keys)
 {
-	__m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps(), most = _mm512_setzero_ps();
+	__m512 top = _mm512_set1_ps(-3.0e38f), sum = _mm512_setzero_ps(), most = sum, poison = sum;
 	for (size_t k = 0; k < valid; k += ATTEND_LANES) {
 		const __mmask16 in = vector_mask(valid - k);
 		__m512 x = _mm512_load_ps(row + k);
@@ -226,12 +226,13 @@ INLINE float soften(const attend_space *s, float *row, uint8_t *probs, const flo
 	top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
 	for (size_t k = 0; k < valid; k += ATTEND_LANES) {
 		const __m512 x = _mm512_sub_ps(_mm512_load_ps(row + k), top), least = _mm512_set1_ps(-87);
-		/* what a mask pushed down must be exactly zero, or padding leaks in */
-		const __mmask16 in = _mm512_mask_cmp_ps_mask(vector_mask(valid - k), x, least, _CMP_GE_OQ);
-		__m512 e = _mm512_maskz_mov_ps(in, exponential(_mm512_max_ps(x, least)));
+		/* what a mask pushed down must be exactly zero, or padding leaks in; a NaN must stay one (max gives its second) */
+		const __mmask16 in = _mm512_mask_cmp_ps_mask(vector_mask(valid - k), x, least, _CMP_NLT_UQ);
+		__m512 e = _mm512_maskz_mov_ps(in, exponential(_mm512_max_ps(least, x)));
 		sum = _mm512_add_ps(sum, e);
 		e = _mm512_mul_ps(e, _mm512_load_ps(s->value_scale + k));
 		most = _mm512_max_ps(most, e);
+		poison = _mm512_fmadd_ps(e, _mm512_setzero_ps(), poison); /* a maximum forgets a NaN */
 		_mm512_store_ps(row + k, e);
 	}
 	const float largest = _mm512_reduce_max_ps(most);
@@ -241,7 +242,7 @@ INLINE float soften(const attend_space *s, float *row, uint8_t *probs, const flo
 		_mm_store_si128((__m128i *)(void *)(probs + k),
 				_mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(row + k), inverse))));
 	memset(probs + k, 0, keys - k);
-	return largest / 255.0f / _mm512_reduce_add_ps(sum);
+	return largest / 255.0f / _mm512_reduce_add_ps(sum) + _mm512_reduce_add_ps(poison);
 }
 
 /* ---- a head ---- */

@@ -5,9 +5,9 @@
  *     f32    results of blip2_forward up to the order of sums
  *     bf16   products of bf16 operands with f32 sums; residual stream, norms and softmax f32
  *     int8   Linear layers: s8 weights with a scale for each output, s8 activations with a scale for each row, exact s32 sums;
- *            attention on s8 operands with a scale for each row and head (attend.h); the token table s8, with the scales of the
- *            logits' layer
- * What a CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
+ *            attention on s8 operands with a scale for each row and head where its projections are int8 and the CPU has the
+ *            kernel (attend.h), else as in bf16; the token table s8, with the scales of the logits' layer
+ * A layer that the CPU has no kernel for runs in f32 instead, with the weights as the precision rounds them; engine_describe says so.
  * Source of the architecture: Blip2ForConditionalGeneration; of the quantisation: LLM.int8's vector-wise scales (arXiv 2208.07339).
  *
  * An `engine` is immutable and shared by threads; an `engine_session` belongs to one. engine_run itself allocates nothing, and no
@@ -44,12 +44,13 @@ int engine_count_layers(const engine *e, precision p);
 typedef struct engine_session engine_session;
 /* Room for max_batch samples of max_text_len tokens and max_rows rows of logits; borrows e. Every run of it takes as many OpenMP
  * threads as the calling thread gets now, less when there is too little for them to do. WN_INVALID for sizes below 1 and more rows
- * than there are, WN_TOO_LARGE when the text does not fit the model's positions. */
+ * than there are, WN_TOO_LARGE when the text does not fit the model's positions, WN_NOMEM, and engine_run's WN_INTERNAL: it computes
+ * what no image changes. */
 wn_code engine_session_open(engine_session **out, const engine *e, int max_batch, int max_text_len, int max_rows, wn_error *err);
 void engine_session_close(engine_session **s);
 /* Bytes of its memory, oneDNN's scratch apart. */
 size_t engine_session_bytes(const engine_session *s);
-/* Primitives made so far. */
+/* Primitives made so far; some already when it is opened. */
 int engine_session_created(const engine_session *s);
 
 /* Logits [count][V] of `count` rows (row = sample * (Q + T) + position, ascending; at most max_rows, else

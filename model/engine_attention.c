@@ -1,7 +1,7 @@
 /* engine_attention.c: attention between an engine's layers: the operands that lanes share, and each lane's rows of the result.
  *
- * Operands are s8 where the projections are int8 and the CPU has a kernel for it (attend.h), else bf16, in an f32 engine f32: then
- * a sample's heads are one batch of products, and scores and softmax are f32. */
+ * Operands are s8 where the projections are int8 and the CPU has a kernel for it (attend.h), else bf16, in an f32 engine or without
+ * bf16 f32: then a sample's heads are one batch of products, and scores and softmax are f32. */
 #include <math.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* engine_run.c: the forward of the three stacks, by all lanes of a session together.
  *
  * Left out, because nobody reads it: in the last block of the language model, everything but keys and values of rows without logits;
- * rows of logits that were not asked for. Done once, because no image changes it: the Q-Former up to its first cross-attention. Work is handed from lane to lane in three places only: attention (engine_block.c), the
- * projected queries, and the rows of logits. */
+ * rows of logits that were not asked for. Done once, because no image changes it: the self-attention of the Q-Former's first block. Work
+ * is handed from lane to lane in three places only: attention (engine_attention.c), the projected queries, and the rows of logits. */
 #include <string.h>
 
 #include <omp.h>
@@ -171,19 +171,23 @@ wn_code engine_prepare_queries(engine_session *s, wn_error *err)
 wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows, size_t count, float *out, wn_error *err)
 {
 	const blip2 *m = s->e->m;
+	const int threads = omp_get_max_threads();
 	wn_code rc = check(s, b, rows, count, err);
 	if (rc)
 		return rc;
+	omp_set_num_threads(s->num_lanes); /* one team for everything: libgomp ends threads that a smaller one has no use for */
 	text_positions(s->positions, b, m->config.num_query_tokens);
 	if (text_needs_mask(b))
 		text_mask(s->mask, b, m->config.num_query_tokens);
 	rc = run_lanes(s, run_lane, &(request){b, rows, count}, err);
-	if (rc)
-		return rc;
 	const row_source last = {.x = s->final_rows, .norm = &m->text_norm, .eps = m->config.text.layer_norm_eps};
-	layer_take(&s->wide, &s->e->logits, &last, count);
-	layer_write(&s->wide, &s->e->logits, count, out, false);
-	return check_runners(s, err);
+	if (!rc) {
+		layer_take(&s->wide, &s->e->logits, &last, count);
+		layer_write(&s->wide, &s->e->logits, count, out, false);
+		rc = check_runners(s, err);
+	}
+	omp_set_num_threads(threads);
+	return rc;
 }
 
 const float *engine_vision_hidden(const engine_session *s) { return s->vision_x; }

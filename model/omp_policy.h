@@ -1,6 +1,6 @@
 /* omp_policy.h: how long OpenMP's threads spin while they wait for each other, and how many there are unless somebody says.
  *
- * libgomp reads its variables in a constructor, before main: only a new program image sees a change. So these functions
+ * libgomp reads its variables in a constructor, before main: only a new program image sees a change. So the functions that spin
  * put the variable into the environment and execute this program again, once: same process id, same arguments, same open
  * files. Call them first thing in main's work, before anything is read (a pipe cannot be read twice) and before any thread
  * or parallel region. They return when the user has chosen (OMP_WAIT_POLICY or GOMP_SPINCOUNT is

@@ -1,6 +1,6 @@
 /* ops.h: the element-wise and row-wise kernels between matrix products, and the one that resamples images.
  *
- * One source (ops_kernels.c) is compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
+ * Two sources (ops_kernels.c, ops_quantize.c) are compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
  * Kernels are single-threaded and allocate nothing: layers split rows or columns over threads. */
 #ifndef WINNOW_MODEL_OPS_H
 #define WINNOW_MODEL_OPS_H
@@ -37,12 +37,13 @@ typedef struct ops_table {
 	void (*to_bf16)(uint16_t *out, const float *x, size_t count);
 	/* The other way, exact. */
 	void (*widen)(float *out, const uint16_t *x, size_t count);
-	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros). */
+	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros;
+	 * NaN when some x[i] is NaN or infinite, as with all kernels here that end in int8). */
 	float (*quantize)(int8_t *q, const float *x, size_t count);
 	/* layer_norm of one row, quantised; row [d] is scratch. Returns the scale. */
 	float (*quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps);
 	/* What `parts` times `width` sums of an int8 product stand for (dequantize), as it is or behind gelu_erf or relu, quantised with a
-	 * scale for each part; row [parts * width] is scratch. gelu_erf within 1.3e-4: far below a step. */
+	 * scale for each part; row [parts * width] is scratch. gelu_erf within 1.3e-4, absolute. */
 	void (*quantize_sums)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
 			      const float *bias, size_t parts, size_t width);
 	void (*quantize_gelu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,

@@ -11,6 +11,16 @@
 
 enum { AS_IT_IS, GELU, RELU };
 
+/* From bits; NaN for infinity as well: no scale stands for such a row. */
+INLINE float largest_of(int32_t bits)
+{
+	union {
+		int32_t i;
+		float f;
+	} v = {.i = bits};
+	return bits < 0x7f800000 ? v.f : NAN;
+}
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
@@ -18,10 +28,13 @@ enum { WIDE = 16 };
 
 INLINE __mmask16 lanes(size_t left) { return left >= WIDE ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1); }
 
+/* Of a row under way: the bits of the largest |x|. As whole numbers a NaN is larger than infinity and that than all others: both stay. */
+INLINE __m512i widened(__m512i most, __m512 x) { return _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(x))); }
+
 /* q = x by the scale that the largest |x| has; returns it. */
-INLINE float quantize_by(int8_t *q, const float *x, __m512 most, size_t count)
+INLINE float quantize_by(int8_t *q, const float *x, __m512i most, size_t count)
 {
-	const float largest = _mm512_reduce_max_ps(most);
+	const float largest = largest_of(_mm512_reduce_max_epi32(most));
 	const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0);
 	for (size_t i = 0; i < count; i += WIDE) {
 		const __mmask16 in = lanes(count - i);
@@ -52,7 +65,7 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 			   int f)
 {
 	const __m512 by = _mm512_set1_ps(row_scale);
-	__m512 most = _mm512_setzero_ps();
+	__m512i most = _mm512_setzero_si512();
 	for (size_t i = 0; i < count; i += WIDE) {
 		const __mmask16 in = lanes(count - i);
 		const __m512 sum = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(in, sums + i));
@@ -62,7 +75,7 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 			v = gelu(v);
 		else if (f == RELU)
 			v = _mm512_max_ps(v, _mm512_setzero_ps());
-		most = _mm512_max_ps(most, _mm512_abs_ps(v));
+		most = widened(most, v);
 		_mm512_mask_storeu_ps(row + i, in, v);
 	}
 	return quantize_by(q, row, most, count);
@@ -70,15 +83,16 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 
 float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
 {
-	__m512 most = _mm512_setzero_ps();
+	__m512i most = _mm512_setzero_si512();
 	for (size_t i = 0; i < count; i += WIDE)
-		most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes(count - i), x + i)));
+		most = widened(most, _mm512_maskz_loadu_ps(lanes(count - i), x + i));
 	return quantize_by(q, x, most, count);
 }
 
 float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps)
 {
-	__m512 sum = _mm512_setzero_ps(), squares = sum, most = sum;
+	__m512 sum = _mm512_setzero_ps(), squares = sum;
+	__m512i most = _mm512_setzero_si512();
 	for (size_t i = 0; i < d; i += WIDE)
 		sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes(d - i), x + i));
 	const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)d);
@@ -91,15 +105,25 @@ float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float
 		const __mmask16 in = lanes(d - i);
 		const __m512 v = _mm512_mul_ps(_mm512_maskz_sub_ps(in, _mm512_maskz_loadu_ps(in, x + i), mean), rstd);
 		const __m512 y = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(in, gamma + i), _mm512_maskz_loadu_ps(in, beta + i));
-		most = _mm512_max_ps(most, _mm512_abs_ps(y));
+		most = widened(most, y);
 		_mm512_mask_storeu_ps(row + i, in, y);
 	}
 	return quantize_by(q, row, most, d);
 }
 #else
-INLINE float quantize_by(int8_t *q, const float *x, float most, size_t count)
+INLINE int32_t magnitude(float x)
 {
-	const float inverse = most > 0 ? 127.0f / most : 0;
+	union {
+		float f;
+		int32_t i;
+	} v = {.f = x};
+	return v.i & 0x7fffffff;
+}
+
+/* most: the bits of the largest |x|; a NaN's are larger than infinity's, and these than all others. */
+INLINE float quantize_by(int8_t *q, const float *x, int32_t most, size_t count)
+{
+	const float largest = largest_of(most), inverse = largest > 0 ? 127.0f / largest : 0;
 #pragma omp simd
 	for (size_t i = 0; i < count; i++) {
 		union {
@@ -108,13 +132,13 @@ INLINE float quantize_by(int8_t *q, const float *x, float most, size_t count)
 		} v = {.f = x[i] * inverse + 12582912.0f}; /* adding 1.5 * 2^23 rounds to an integer in the low bits */
 		q[i] = (int8_t)(v.i - 0x4b400000);
 	}
-	return most / 127.0f;
+	return largest / 127.0f;
 }
 
 INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count,
 			   int f)
 {
-	float most = 0;
+	int32_t most = 0;
 #pragma omp simd reduction(max : most)
 	for (size_t i = 0; i < count; i++) {
 		float v = (float)sums[i] * (row_scale * scale[i]) + (bias ? bias[i] : 0), e;
@@ -122,7 +146,7 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 			v *= normal_cdf(v, &e);
 		else if (f == RELU)
 			v = v > 0 ? v : 0;
-		const float a = fabsf(v);
+		const int32_t a = magnitude(v);
 		row[i] = v;
 		most = a > most ? a : most;
 	}
@@ -131,10 +155,10 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 
 float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
 {
-	float most = 0;
+	int32_t most = 0;
 #pragma omp simd reduction(max : most)
 	for (size_t i = 0; i < count; i++) {
-		const float a = fabsf(x[i]);
+		const int32_t a = magnitude(x[i]);
 		most = a > most ? a : most;
 	}
 	return quantize_by(q, x, most, count);
@@ -142,7 +166,8 @@ float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
 
 float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float *gamma, const float *beta, size_t d, float eps)
 {
-	float sum = 0, squares = 0, most = 0;
+	float sum = 0, squares = 0;
+	int32_t most = 0;
 #pragma omp simd reduction(+ : sum)
 	for (size_t j = 0; j < d; j++)
 		sum += x[j];
@@ -153,7 +178,8 @@ float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float
 	const float rstd = 1.0f / sqrtf(squares / (float)d + eps);
 #pragma omp simd reduction(max : most)
 	for (size_t j = 0; j < d; j++) {
-		const float v = (x[j] - mean) * rstd * gamma[j] + beta[j], a = fabsf(v);
+		const float v = (x[j] - mean) * rstd * gamma[j] + beta[j];
+		const int32_t a = magnitude(v);
 		row[j] = v;
 		most = a > most ? a : most;
 	}

@@ -449,9 +449,10 @@ static dnnl_status_t add_product(packed_runner *r, entry *e, const kind *k, cons
 /* The primitive's slot, free when it is to be made; NULL: no memory for one more. */
 static entry *find_entry(packed_runner *r, const kind *k)
 {
-	if (r->used * 2 > r->capacity && !succeeds(r, grow(r)))
-		return NULL;
-	return slot_of(r->slots, r->capacity, k);
+	entry *e = slot_of(r->slots, r->capacity, k);
+	if (e->primitive || r->used * 2 <= r->capacity)
+		return e;
+	return succeeds(r, grow(r)) ? slot_of(r->slots, r->capacity, k) : NULL;
 }
 
 static void execute(packed_runner *r, entry *e, int count, const dnnl_exec_arg_t *args)

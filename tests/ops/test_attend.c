@@ -185,6 +185,33 @@ static void queries_may_be_any_rows(void **state)
 	free(scratch);
 }
 
+static void check_no_number(const char *name, attend_fn attend, attend_job *j)
+{
+	attend(j);
+	for (size_t i = 0; i < j->queries.count; i++)
+		for (size_t d = 0; d < j->head_dim; d++)
+			if (!isnan(o->out[i][d]))
+				fail_msg("%s: query %zu, result %zu is %g, a key or value is no number", name, i, d, o->out[i][d]);
+}
+
+/* Wherever it stands among the keys: an engine must not answer as if it were not there. */
+static void a_nan_stays_one(void **state)
+{
+	enum { KEYS = 41, D = 24 };
+	static const int at[] = {0, 3, 16, 40};
+	(void)state;
+	void *scratch = scratch_of(KEYS, D);
+	attend_job j = job_of(5, KEYS, D, scratch);
+	for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+		for (int values = 0; values < 2; values++) {
+			float *scale = values ? &o->v_scale[at[i]][1] : &o->k_scale[at[i]][1], was = *scale;
+			*scale = NAN;
+			every_kernel(&j, check_no_number);
+			*scale = was;
+		}
+	free(scratch);
+}
+
 static void nothing_but_zeros(void **state)
 {
 	enum { KEYS = 20, D = 16 };
@@ -204,6 +231,7 @@ int main(void)
 		cmocka_unit_test(shapes_of_all_sizes),
 		cmocka_unit_test(masked_keys_count_nothing),
 		cmocka_unit_test(queries_may_be_any_rows),
+		cmocka_unit_test(a_nan_stays_one),
 		cmocka_unit_test(nothing_but_zeros),
 	};
 	return cmocka_run_group_tests(tests, open_operands, close_operands);

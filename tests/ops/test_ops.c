@@ -311,6 +311,18 @@ static void check_quantized(const ops_table *t, size_t d)
 				expect_quantized(names[k], t, d, q + (size_t)p * d, scales[p], want[k] + (size_t)p * d);
 		}
 	}
+	/* what is no number shows, wherever it stands */
+	for (size_t i = 0; i < d; i += 1 + d / 3) {
+		const float was = scale[i];
+		scale[i] = i % 2 ? NAN : INFINITY;
+		sums[i] += sums[i] == 0;
+		t->quantize_sums(q, scales, row, sums, 0.03f, scale, NULL, 1, d);
+		if (!isnan(scales[0]))
+			fail_msg("quantize_sums on %s, width %zu: a scale of %g from element %zu", t->name, d, scales[0], i);
+		assert_true(isnan(t->quantize(q, scale, d)));
+		assert_true(isnan(t->quantize_norm(q, row, bias, scale, bias, d, 1e-5f)));
+		scale[i] = was;
+	}
 	/* of a row: what layer_norm makes of it */
 	float x[MAX_COLS], normed[MAX_COLS];
 	fill(x, d, -3, 5);
