@@ -35,9 +35,11 @@ static json_t *score_json(const quantize_score *s)
 static json_t *plan_json(const quantize_command *c, const quantize_plan *p, const char *digest, size_t samples)
 {
 	json_t *layers = json_array();
-	for (size_t i = 0; i < p->count; i++)
-		json_array_append_new(layers, json_pack("{s:s, s:s, s:o}", "name", p->layers[i].first->name, "precision",
-							PRECISION_NAMES[p->layers[i].precision], "alone", score_json(&p->layers[i].alone)));
+	for (size_t i = 0; i < p->count; i++) {
+		const quantize_layer *l = &p->layers[i];
+		json_array_append_new(layers, json_pack("{s:s, s:s, s:o}", "name", l->first->name, "precision", PRECISION_NAMES[l->precision],
+							"alone", l->tried ? score_json(&l->alone) : json_null()));
+	}
 	return json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:I}, s:o, s:o, s:o}", "scheme", "symmetric", "weights", "a scale for each output",
 			 "activations", "a scale for each row, when it runs", "calibration", "split", c->data ? c->split : "random",
 			 "metadata", digest, "samples", (json_int_t)samples, "f32", score_json(&p->f32), "whole", score_json(&p->whole),
@@ -66,7 +68,7 @@ static void print_plan(const quantize_command *c, const quantize_plan *p)
 	for (size_t i = 0; i < p->count; i++) {
 		const quantize_layer *l = &p->layers[i];
 		printf("%-72s %-5s", l->first->name, PRECISION_NAMES[l->precision]);
-		if (l->alone.cosine == 0) { /* not tried */
+		if (!l->tried) {
 			printf("          -         -\n");
 			continue;
 		}

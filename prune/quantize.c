@@ -84,6 +84,7 @@ static wn_code try_layers(quantize_plan *plan, const quantize_probe *probe, cons
 		if (l->precision != PRECISION_INT8)
 			continue;
 		rc = probe->score(probe->ctx, &alone, &l->alone, err);
+		l->tried = !rc;
 		if (!rc && l->alone.cosine < o->layer_cosine)
 			l->precision = PRECISION_BF16;
 	}

@@ -36,7 +36,8 @@ typedef struct quantize_options {
 typedef struct quantize_layer {
 	const param *first;    /* of its matrices (a fused layer has several), the model's */
 	precision precision;   /* int8 or bf16 */
-	quantize_score alone;  /* in int8, the others in f32 */
+	bool tried;
+	quantize_score alone;  /* when it was tried: in int8, the others in f32 */
 } quantize_layer;
 
 typedef struct quantize_plan {
