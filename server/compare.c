@@ -3,11 +3,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <omp.h>
 
+#include "server/background.h"
 #include "server/decoder.h"
 #include "server/log.h"
 #include "server/worker.h"
@@ -106,7 +105,7 @@ static void run(void *cls, int worker, void **items, size_t count)
 
 static wn_code start(void *cls, int worker, wn_error *err)
 {
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), 19); /* of this thread and its OpenMP team */
+	background_thread();
 	comparer *c = cls;
 	omp_set_num_threads(c->placement->threads); /* as an answer has them, and nowhere pinned */
 	const decoder_options opt = decoder_options_of(c->config);

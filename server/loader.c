@@ -6,10 +6,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <omp.h>
+
+#include "server/background.h"
 
 struct loader {
 	pthread_t thread;
@@ -18,16 +18,14 @@ struct loader {
 	void (*fn)(void *arg); /* NULL: nothing to do */
 	void *arg;
 	bool stop;
-	int threads;
 };
 
 static void *loader_main(void *arg)
 {
 	loader *l = arg;
 	pthread_setname_np(pthread_self(), "loader");
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(),
-			  19); /* of this thread and those it starts: Linux counts per thread */
-	omp_set_num_threads(l->threads);
+	background_thread();
+	omp_set_num_threads(1);
 	pthread_mutex_lock(&l->lock);
 	for (;;) {
 		while (!l->fn && !l->stop)
@@ -44,14 +42,13 @@ static void *loader_main(void *arg)
 	return NULL;
 }
 
-wn_code loader_open(loader **out, int threads, wn_error *err)
+wn_code loader_open(loader **out, wn_error *err)
 {
 	loader *l = *out = calloc(1, sizeof *l);
 	if (!l)
 		return wn_fail(err, WN_NOMEM, "out of memory for the loader");
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->changed, NULL);
-	l->threads = threads;
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

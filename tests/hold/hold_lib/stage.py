@@ -130,7 +130,9 @@ class Stage:
         return [RUN.prune, "publish", "--model", self.sources[digest], "--registry", self.registry, "--name", NAME]
 
     def publish(self, digest):
-        out = subprocess.run(self.publish_command(digest), capture_output=True)
+        # Whoever publishes does it elsewhere; here he gets what load and server leave.
+        out = subprocess.run(self.publish_command(digest), capture_output=True,
+                             preexec_fn=lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)))
         check(out.returncode == 0, out.stderr.decode())
         self.note_versions()
 
