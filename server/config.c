@@ -15,7 +15,7 @@ static const char *const CANARY_AUTOMATIC[] = {"off", "rollback", "both", NULL};
 static const char *const RUN_PRECISIONS[] = {"model", "f32", "bf16", "int8", NULL};
 static const char *const MODES[] = {"latency", "throughput", NULL}; /* as MODE_ */
 static const char *const AFFINITIES[] = {"auto", "none", NULL};     /* as AFFINITY_ */
-static const char *const ISOLATION[] = {"thread", "process", NULL}; /* as enum decode_isolation */
+static const char *const ISOLATION[] = {"auto", "process", "thread", NULL}; /* as enum decode_isolation */
 static const char *const LOG_LEVELS[] = {"info", "warning", "error", NULL}; /* as enum log_level in log.h */
 
 static const config_key KEYS[] = {
@@ -121,8 +121,8 @@ static const config_key KEYS[] = {
     CONFIG_BOOL(server_config, tls_admin, "tls.admin", "true", "on the admin listener too"),
 
     CONFIG_SECTION("decode", "where images are decoded"),
-    CONFIG_ENUM(server_config, decode_isolation, "decode.isolation", "thread", ISOLATION,
-		"process: in a helper without rights, one for each decode thread, which may crash (422) without harm"),
+    CONFIG_ENUM(server_config, decode_isolation, "decode.isolation", "auto", ISOLATION,
+		"process: in a helper without rights, one for each decode thread, which may crash (422) without harm; auto: so where it can be confined, else in the thread"),
     CONFIG_DURATION(server_config, decode_timeout_ns, "decode.timeout", "5s", 0.01, 3600,
 		    "a helper that takes longer for an image is replaced, and the image refused (422)"),
 

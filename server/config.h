@@ -21,7 +21,7 @@ struct model_spec; /* policy.h */
 enum { MODE_LATENCY, MODE_THROUGHPUT };  /* inference.mode */
 enum { AFFINITY_AUTO, AFFINITY_NONE };   /* inference.affinity */
 
-typedef enum decode_isolation { DECODE_IN_THREAD, DECODE_IN_PROCESS } decode_isolation;
+typedef enum decode_isolation { DECODE_AUTO, DECODE_IN_PROCESS, DECODE_IN_THREAD } decode_isolation;
 
 enum { CANARY_OFF, CANARY_ROLLBACK, CANARY_BOTH }; /* what a trial may do by itself */
 

@@ -1,5 +1,6 @@
 /* decoder.c: our side of decoder.h; the helper's is decode_helper.c. */
 #include "server/decoder_internal.h"
+#include "server/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@ extern char **environ;
 
 struct decoder {
 	decoder_options opt;
+	bool isolated;
 	int socket, memory; /* -1 = none */
 	pid_t helper;       /* 0 = none */
 	decode_slot *slot;
@@ -134,7 +136,7 @@ static wn_code await_helper(decoder *d, wn_error *err)
 		return WN_OK;
 	end_helper(d, &status);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == HELPER_EXIT(WN_UNSUPPORTED))
-		return wn_fail(err, WN_UNSUPPORTED, "decode.isolation: winnow-serve was built without libseccomp, expected thread");
+		return wn_fail(err, WN_UNSUPPORTED, "decode.isolation: winnow-serve was built without libseccomp");
 	return wn_fail(err, WN_IO, "the image decoder did not start (status %d)", status);
 }
 
@@ -165,10 +167,32 @@ static wn_code open_memory(decoder *d, wn_error *err)
 	return WN_OK;
 }
 
+static wn_code isolate(decoder *d, wn_error *err)
+{
+	wn_code code = open_memory(d, err);
+	if (code == WN_OK)
+		code = start_helper(d, err);
+	if (code == WN_OK)
+		code = await_helper(d, err);
+	d->isolated = code == WN_OK;
+	return code;
+}
+
+static void end_isolation(decoder *d)
+{
+	end_helper(d, NULL);
+	if (d->slot)
+		munmap(d->slot, d->size);
+	if (d->memory >= 0)
+		close(d->memory);
+	d->slot = NULL;
+	d->memory = -1;
+}
+
 decoder_options decoder_options_of(const server_config *c)
 {
 	return (decoder_options){
-	    .isolated = c->decode_isolation == DECODE_IN_PROCESS,
+	    .isolation = (decode_isolation)c->decode_isolation,
 	    .limits = {.max_side = c->image_side, .max_pixels = c->image_pixels, .max_bytes = c->max_image},
 	    .timeout_ns = c->decode_timeout_ns};
 }
@@ -180,16 +204,19 @@ wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for an image decoder");
 	d->opt = *opt;
 	d->socket = d->memory = -1;
-	if (!opt->isolated)
+	if (opt->isolation == DECODE_IN_THREAD)
 		return WN_OK;
-	wn_code code = open_memory(d, err);
+	wn_error why = {0};
+	wn_code code = isolate(d, &why);
 	if (code == WN_OK)
-		code = start_helper(d, err);
-	if (code == WN_OK)
-		code = await_helper(d, err);
-	if (code != WN_OK)
-		decoder_close(out);
-	return code;
+		return WN_OK;
+	if (opt->isolation == DECODE_AUTO) {
+		log_warning("images are decoded in this process: %s", why.message);
+		end_isolation(d);
+		return WN_OK;
+	}
+	decoder_close(out);
+	return wn_fail(err, code, "%s", why.message);
 }
 
 void decoder_close(decoder **dp)
@@ -198,11 +225,7 @@ void decoder_close(decoder **dp)
 	if (!d)
 		return;
 	*dp = NULL;
-	end_helper(d, NULL);
-	if (d->slot)
-		munmap(d->slot, d->size);
-	if (d->memory >= 0)
-		close(d->memory);
+	end_isolation(d);
 	free(d);
 }
 
@@ -249,10 +272,10 @@ static wn_code take_answer(decoder *d, image *out, wn_error *err)
 }
 
 /* *killed: the helper was killed from outside, which is not the image's doing. */
-static wn_code try_decode(decoder *d, image *out, const void *bytes, size_t len, int width, int height, bool *killed,
+static wn_code try_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, bool *killed,
 			  wn_error *err)
 {
-	memcpy((uint8_t *)d->slot + whole_pages(sizeof(decode_slot)), bytes, len);
+	memcpy((uint8_t *)d->slot + whole_pages(sizeof(decode_slot)), file, len);
 	d->slot->len = len;
 	d->slot->width = width;
 	d->slot->height = height;
@@ -272,29 +295,29 @@ static wn_code try_decode(decoder *d, image *out, const void *bytes, size_t len,
 	return wn_fail(err, WN_INVALID, "the decoder crashed on this image (signal %d)", signal_number);
 }
 
-static wn_code decode_isolated(decoder *d, image *out, const void *bytes, size_t len, int width, int height, wn_error *err)
+static wn_code decode_isolated(decoder *d, image *out, const void *file, size_t len, int width, int height, wn_error *err)
 {
 	if (len > d->opt.limits.max_bytes)
 		return wn_fail(err, WN_TOO_LARGE, "image file of %zu bytes, the limit is %zu", len, d->opt.limits.max_bytes);
 	bool killed = false;
 	wn_error first = {0};
-	wn_code code = try_decode(d, out, bytes, len, width, height, &killed, &first);
+	wn_code code = try_decode(d, out, file, len, width, height, &killed, &first);
 	if (killed)
-		return try_decode(d, out, bytes, len, width, height, &killed, err);
+		return try_decode(d, out, file, len, width, height, &killed, err);
 	return code == WN_OK ? code : wn_fail(err, code, "%s", first.message);
 }
 
-wn_code decoder_decode(decoder *d, image *out, const void *bytes, size_t len, int width, int height, wn_error *err)
+wn_code decoder_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, wn_error *err)
 {
 	*out = (image){0};
-	if (d->opt.isolated)
-		return decode_isolated(d, out, bytes, len, width, height, err);
-	return image_decode_for(out, bytes, len, &d->opt.limits, width, height, err);
+	if (d->isolated)
+		return decode_isolated(d, out, file, len, width, height, err);
+	return image_decode_for(out, file, len, &d->opt.limits, width, height, err);
 }
 
 void decoder_release(decoder *d, image *img)
 {
-	if (d->opt.isolated)
+	if (d->isolated)
 		*img = (image){0};
 	else
 		image_free(img);

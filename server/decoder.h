@@ -26,22 +26,22 @@
 typedef struct decoder decoder;
 
 typedef struct decoder_options {
-	bool isolated;       /* in a helper */
+	decode_isolation isolation;
 	image_limits limits; /* max_bytes: of an image file */
 	int64_t timeout_ns;  /* a helper that takes longer is killed */
 } decoder_options;
 
 decoder_options decoder_options_of(const server_config *c);
 
-/* Isolated: starts the helper, this same program with DECODE_HELPER_OPTION. WN_UNSUPPORTED when it could not be confined
- * (built without libseccomp), WN_IO. */
+/* In a process: starts the helper, this same program with DECODE_HELPER_OPTION. WN_UNSUPPORTED when it could not be confined
+ * (built without libseccomp), WN_IO. DECODE_AUTO logs that, and decodes in the calling thread. */
 wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err);
 void decoder_close(decoder **d);
 
 /* image_decode_for, and: WN_INVALID when the helper crashed on the image or took too long (killed from outside, as for
  * lack of memory, it is replaced and the image tried once more), WN_IO when there is no helper and
  * none can be started. The image is valid until decoder_release; one at a time. */
-wn_code decoder_decode(decoder *d, image *out, const void *bytes, size_t len, int width, int height, wn_error *err);
+wn_code decoder_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, wn_error *err);
 void decoder_release(decoder *d, image *img);
 
 /* Helpers started after the first. Any thread. */

@@ -69,12 +69,12 @@ int main(int argc, char **argv)
 	glob_t files = {0};
 	if (argc <= 2 && glob(SAMPLES "/*.[jp][pn]g", 0, NULL, &files) != 0)
 		return 1;
-	decoder_options opt = {.limits = {.max_side = 8192, .max_pixels = 1 << 24, .max_bytes = 64 << 20},
+	decoder_options opt = {.isolation = DECODE_IN_THREAD, .limits = {.max_side = 8192, .max_pixels = 1 << 24, .max_bytes = 64 << 20},
 			       .timeout_ns = 60000000000};
 	decoder *ways[2] = {0};
 	wn_error err = {0};
 	int bad = rounds < 1 || decoder_open(&ways[0], &opt, &err) != WN_OK;
-	opt.isolated = true;
+	opt.isolation = DECODE_IN_PROCESS;
 	bad = bad || decoder_open(&ways[1], &opt, &err) != WN_OK;
 	if (bad)
 		fprintf(stderr, "bench_decoder: %s\n", rounds < 1 ? "expected a number of rounds" : err.message);

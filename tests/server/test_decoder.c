@@ -20,7 +20,7 @@
 #include "base/file.h"
 #include "server/decoder_internal.h"
 
-static const decoder_options THREAD = {.limits = {.max_side = 4096, .max_pixels = 4 << 20, .max_bytes = 4 << 20},
+static const decoder_options THREAD = {.isolation = DECODE_IN_THREAD, .limits = {.max_side = 4096, .max_pixels = 4 << 20, .max_bytes = 4 << 20},
 				       .timeout_ns = 60 * (int64_t)1000000000};
 
 static decoder *open_isolated(const char *behaviour, int64_t timeout_ns)
@@ -28,7 +28,7 @@ static decoder *open_isolated(const char *behaviour, int64_t timeout_ns)
 	decoder_options opt = THREAD;
 	decoder *d = NULL;
 	wn_error err = {0};
-	opt.isolated = true;
+	opt.isolation = DECODE_IN_PROCESS;
 	opt.timeout_ns = timeout_ns;
 	setenv("TEST_DECODER", behaviour, 1);
 	wn_code code = decoder_open(&d, &opt, &err);
@@ -185,6 +185,29 @@ static void file_beyond_the_limit_is_refused(void **state)
 	decoder_close(&d);
 }
 
+static void auto_does_without_a_helper(void **state)
+{
+	decoder_options opt = THREAD;
+	decoder *d;
+	image img;
+	wn_error err = {0};
+	char *data;
+	size_t len;
+	(void)state;
+	setenv("TEST_DECODER", "unconfined", 1);
+	opt.isolation = DECODE_IN_PROCESS;
+	assert_int_equal(decoder_open(&d, &opt, &err), WN_UNSUPPORTED);
+	assert_null(d);
+	opt.isolation = DECODE_AUTO;
+	assert_int_equal(decoder_open(&d, &opt, &err), WN_OK);
+	read_sample("good.jpg", &data, &len);
+	assert_int_equal(decoder_decode(d, &img, data, len, 56, 56, &err), WN_OK);
+	decoder_release(d, &img);
+	free(data);
+	decoder_close(&d);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nobody is left */
+}
+
 /* ---- helpers that misbehave ---- */
 
 static void misbehave(const char *how, decode_slot *slot)
@@ -215,6 +238,8 @@ static int bad_helper(const char *how)
 	struct stat st;
 	wn_error err = {0};
 	char byte = 'r';
+	if (strcmp(how, "unconfined") == 0)
+		return HELPER_EXIT(WN_UNSUPPORTED);
 	int needs_calls = strcmp(how, "crash") == 0 || strcmp(how, "hang") == 0;
 	fstat(HELPER_MEMORY, &st);
 	decode_slot *slot = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, HELPER_MEMORY, 0);
@@ -237,6 +262,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(helper_that_hangs_is_replaced),
 	    cmocka_unit_test(helper_that_lies_is_not_believed),
 	    cmocka_unit_test(helper_cannot_leave),
+	    cmocka_unit_test(auto_does_without_a_helper),
 	    cmocka_unit_test(idle_helper_that_died_costs_nothing),
 	    cmocka_unit_test(file_beyond_the_limit_is_refused),
 	};
