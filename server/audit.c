@@ -95,6 +95,7 @@ static bool fall_back(request *r)
 	r->other = NULL;
 	r->outcome = REASON_OK;
 	r->detail[0] = 0;
+	r->queued_ns = monotonic_ns(); /* what it waited until now has been counted */
 	return true;
 }
 
@@ -181,7 +182,8 @@ static reason prepare_inputs(request *r, const image *img)
 	return REASON_OK;
 }
 
-static void decode_one(audit_service *s, int worker, request *r)
+/* Whether r's image was decoded: then what failed behind it is the version's own. */
+static bool decode_one(audit_service *s, int worker, request *r)
 {
 	image img = {0};
 	int64_t start = monotonic_ns();
@@ -190,12 +192,12 @@ static void decode_one(audit_service *s, int worker, request *r)
 	int64_t needed = forecast_undecoded(&s->forecast, (forecast_ahead){.infer = queue_depth(s->to_infer)},
 					    r->deadline_budget_ns, start);
 	if (!may_go_on(s, r, "decoding", needed))
-		return;
+		return false;
 	/* A model is there already when this is the second time (fall_back). */
 	if (!r->model && (fields_parse(r, &s->field_limits) != REASON_OK || choose_model(s, r) != REASON_OK))
-		return;
+		return false;
 	if (answer_from_cache(s, r))
-		return;
+		return false;
 	reason why = decode_image(s, worker, r, &img);
 	int64_t decoded = monotonic_ns();
 	r->stage_ns[STAGE_DECODE] = decoded - start;
@@ -206,6 +208,7 @@ static void decode_one(audit_service *s, int worker, request *r)
 		forecast_decoded(&s->forecast, now - start, now);
 	}
 	decoder_release(s->image_decoders[worker], &img);
+	return why == REASON_OK;
 }
 
 static wn_code decode_start(void *cls, int worker, wn_error *err)
@@ -220,9 +223,8 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 	audit_service *s = cls;
 	for (size_t i = 0; i < count; i++) {
 		request *r = items[i];
-		do
-			decode_one(s, worker, r);
-		while (fall_back(r));
+		while (decode_one(s, worker, r) && fall_back(r))
+			;
 		atomic_fetch_sub(&s->undecoded, 1);
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
@@ -241,7 +243,6 @@ static void decode_run(void *cls, int worker, void **items, size_t count)
 /* r, whose model has changed, goes back to the decoders. False: they take no more (the server stops, or everything is full). */
 static bool decode_again(audit_service *s, request *r)
 {
-	r->queued_ns = monotonic_ns();
 	atomic_fetch_add(&s->waiting, 1);
 	atomic_fetch_add(&s->undecoded, 1);
 	if (queue_push(s->to_decode, r))

@@ -70,7 +70,11 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 		return; /* removed since it was listed */
 	}
 	pthread_mutex_lock(&m->lock);
-	version_entry *v = versions_seen(e, number, &disk, monotonic_ns());
+	version_entry *v = fd < 0 ? versions_find(e, number) : NULL;
+	if (v)
+		v->on_disk = true; /* what is known of it stays: it may be this process that has no descriptor left */
+	else
+		v = versions_seen(e, number, &disk, monotonic_ns());
 	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. */
 	const bool tell = v && err.code != WN_OK && !disk.has_manifest && !v->loaded && !v->reason[0];
 	if (tell)
@@ -510,7 +514,7 @@ static void *manager_main(void *arg)
 
 wn_code manager_start(manager *m, wn_error *err)
 {
-	wn_code code = loader_open(&m->loader, m->opt.placement->threads, err);
+	wn_code code = loader_open(&m->loader, err);
 	if (code != WN_OK)
 		return code;
 	sigset_t all, old;

@@ -49,7 +49,7 @@ static void work(worker *w)
 		size_t n = queue_pop_unless(p->opt.in, items, p->opt.max_items, &w->has_chore);
 		if (n > 0) {
 			p->opt.run(p->opt.cls, w->index, items, n);
-			since_chore++;
+			since_chore += since_chore < WORKER_CHORE_EVERY;
 		} else if (!atomic_load(&w->has_chore)) {
 			return;
 		}

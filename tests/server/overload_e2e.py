@@ -232,7 +232,7 @@ def test_two_instances():
 def test_sigterm_drains():
     with slow_server(*GENEROUS, "inference.queue_capacity=64") as server:
         results = []
-        thread = threading.Thread(target=lambda: results.extend(parallel(server, 8)))
+        thread = threading.Thread(target=lambda: results.extend(parallel(server, 40)))
         thread.start()
         wait_for(lambda: server.metrics()["winnow_requests_in_flight"] >= 6, what="requests in flight")
         # A client that is still sending keeps the server from leaving, so that what a new one is told can be seen.
