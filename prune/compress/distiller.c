@@ -283,11 +283,14 @@ static wn_code score_batches(distiller *d, int batches, float *elements, structu
 	wn_code rc = WN_OK;
 	d->terms = &unused;
 	for (int b = 0; !rc && b < batches; b++) {
-		if (d->w->stop && *d->w->stop)
-			return wn_fail(err, WN_CANCELLED, "stopped while scoring, behind %d of %d batches", b, batches);
+		if (d->w->stop && *d->w->stop) {
+			rc = wn_fail(err, WN_CANCELLED, "stopped while scoring, behind %d of %d batches", b, batches);
+			break;
+		}
 		take_labelled(d, b);
 		rc = elements ? add_gradients(d, b, elements, err) : add_activations(d, b, s, err);
 	}
+	d->terms = NULL;
 	return rc;
 }
 
