@@ -92,7 +92,9 @@ static void helper_gives_the_same_as_this_process(void **state)
 /* One image to a helper that misbehaves on its first image; the helper after it behaves. */
 static void expect_refusal(const char *behaviour, int64_t timeout_ns, const char *message)
 {
-	decoder *d = open_isolated(behaviour, timeout_ns);
+	decoder *d = open_isolated("", timeout_ns); /* skips where the helper after it could not be confined */
+	decoder_close(&d);
+	d = open_isolated(behaviour, timeout_ns);
 	char *data;
 	size_t len;
 	image img;
