@@ -61,6 +61,15 @@ static wn_code filter_system_calls(wn_error *err)
 
 #endif
 
+bool decode_helper_can_be_confined(void)
+{
+#ifdef HAVE_SECCOMP
+	return true;
+#else
+	return UNDER_SANITIZER;
+#endif
+}
+
 wn_code decode_helper_confine(wn_error *err)
 {
 	const struct rlimit none = {0, 0};

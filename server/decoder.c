@@ -136,7 +136,7 @@ static wn_code await_helper(decoder *d, wn_error *err)
 		return WN_OK;
 	end_helper(d, &status);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == HELPER_EXIT(WN_UNSUPPORTED))
-		return wn_fail(err, WN_UNSUPPORTED, "decode.isolation: winnow-serve was built without libseccomp");
+		return wn_fail(err, WN_UNSUPPORTED, "the image decoder cannot be confined");
 	return wn_fail(err, WN_IO, "the image decoder did not start (status %d)", status);
 }
 
@@ -169,6 +169,8 @@ static wn_code open_memory(decoder *d, wn_error *err)
 
 static wn_code isolate(decoder *d, wn_error *err)
 {
+	if (!decode_helper_can_be_confined())
+		return wn_fail(err, WN_UNSUPPORTED, "decode.isolation: winnow-serve was built without libseccomp");
 	wn_code code = open_memory(d, err);
 	if (code == WN_OK)
 		code = start_helper(d, err);
@@ -204,7 +206,7 @@ wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for an image decoder");
 	d->opt = *opt;
 	d->socket = d->memory = -1;
-	if (opt->isolation == DECODE_IN_THREAD)
+	if (opt->isolation == DECODE_IN_THREAD || (opt->isolation == DECODE_AUTO && !decode_helper_can_be_confined()))
 		return WN_OK;
 	wn_error why = {0};
 	wn_code code = isolate(d, &why);

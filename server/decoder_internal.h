@@ -3,6 +3,7 @@
 #define WINNOW_SERVER_DECODER_INTERNAL_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "server/decoder.h"
@@ -28,6 +29,8 @@ typedef struct decode_slot {
 	} answer;
 } decode_slot;
 
+/* Whether this build can confine a helper (libseccomp). */
+bool decode_helper_can_be_confined(void);
 /* In the helper: no privileges, no descriptors but its two, no system calls but memory's from here on. */
 wn_code decode_helper_confine(wn_error *err);
 
