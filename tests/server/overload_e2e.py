@@ -258,7 +258,7 @@ def test_sigterm_drains():
 def test_drain_is_bounded():
     with slow_server(*GENEROUS, "inference.queue_capacity=64", "drain.timeout=100ms") as server:
         results = []
-        thread = threading.Thread(target=lambda: results.extend(parallel(server, 24)))
+        thread = threading.Thread(target=lambda: results.extend(parallel(server, 56)))
         thread.start()
         wait_for(lambda: server.metrics()["winnow_requests_in_flight"] >= 20, what="requests in flight")
         start = time.monotonic()
