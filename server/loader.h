@@ -3,7 +3,8 @@
  *
  * It runs in the background (background.h), and OpenMP has one thread in it: a team's members, each waiting for a processor that
  * requests hold, would wait for each other all the time. p99 with a swap every half second, to p99 without, at 70 % load on two
- * processors: 3.1 with a team of two at nice 19, 1.6 with that in the background, 0.9 with one thread, which is done first, too.
+ * processors: 3.1 with a team of two at nice 19 and 1.6 with that in the background (a publisher beside both), 0.9 with one thread (the
+ * publisher in the background as well; 1.4 with two), which is done first, too.
  * It takes no lock that a serving thread takes: a thread that hardly runs must not be waited for. */
 #ifndef WINNOW_SERVER_LOADER_H
 #define WINNOW_SERVER_LOADER_H

@@ -4,12 +4,12 @@ Goodput is answers within the deadline a second. The storm comes from winnow-loa
 would show too. During it, and for a while after, a client of its own asks one ad after the other.
 """
 import http.client
-import threading
 import time
 
 from server_process import wait_for
 
 from . import generator
+from .companion import Companion
 from .observer import Observer
 from .stage import judge_answers
 
@@ -18,20 +18,12 @@ CONNECTIONS = 128
 AFTER = 5.0                      # seconds of asking after the storm
 
 
-class Prober:
+class Prober(Companion):
     """One ad at a time, on a connection of its own, all the while: (begun, ended, status)."""
 
     def __init__(self, stage):
-        self.stage, self.asked, self.over = stage, [], threading.Event()
-        self.thread = threading.Thread(target=self.work)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *rest):
-        self.over.set()
-        self.thread.join()
+        self.stage, self.asked = stage, []
+        super().__init__()
 
     def work(self):
         image, text = self.stage.first_image()

@@ -7,9 +7,9 @@ in force a published version takes over by itself.
 import json
 import shutil
 import statistics
-import threading
 
 from . import generator
+from .companion import Companion
 from .observer import Observer
 from .stage import NAME, judge_answers
 
@@ -19,19 +19,10 @@ MAX_PAIRS = 8       # of turns, should swaps be slower than --every
 SETTLED_AFTER = 10  # swaps
 
 
-class Publisher:
+class Publisher(Companion):
     def __init__(self, stage, every):
         self.stage, self.every, self.count, self.failed = stage, every, 0, []
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.work)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *rest):
-        self.over.set()
-        self.thread.join()
+        super().__init__()
 
     def work(self):
         while not self.over.wait(self.every):

@@ -2,31 +2,23 @@
 import http.client
 import random
 import select
-import threading
 import time
 
 from bad_requests import read_cases, run_case
 from server_process import audit_bytes, hang_up
 
+from .companion import Companion
+
 TOO_LARGE = 1 << 20  # cases with larger bodies measure this client's own processor time
 
 
-class Trouble:
+class Trouble(Companion):
     """A thread that calls one() at this rate; what must not have happened is in wrong."""
 
     def __init__(self, stage, rate):
         self.stage, self.rate, self.count, self.wrong = stage, rate, 0, []
         self.draw = random.Random(f"{stage.options.seed} {type(self).__name__}")
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.work)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *rest):
-        self.over.set()
-        self.thread.join()
+        super().__init__()
 
     def work(self):
         while not self.over.wait(self.draw.expovariate(self.rate)):
