@@ -216,7 +216,10 @@ class Server:
     # What it takes.
 
     def resident_bytes(self):
-        return int(read_file("/proc", str(self.pid), "statm").split()[1]) * os.sysconf("SC_PAGESIZE")
+        """(all, of it anonymous: heap, stacks, models; the rest are pages of files and what it shares with its decoder)."""
+        _, resident, shared = read_file("/proc", str(self.pid), "statm").split()[:3]
+        page = os.sysconf("SC_PAGESIZE")
+        return int(resident) * page, (int(resident) - int(shared)) * page
 
     def open_descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -5,7 +5,7 @@ import time
 
 
 class Observer:
-    """Samples (seconds since its start, resident bytes, open descriptors); and asks for liveness every time."""
+    """Samples (seconds since its start, (resident bytes, of them anonymous), open descriptors); and asks for liveness every time."""
 
     def __init__(self, server, every=0.2):
         self.server, self.every = server, every
@@ -45,14 +45,25 @@ class Observer:
         else:
             self.not_alive.append(f"{status} at {self.now():.1f} s")
 
-    def resident(self, since, until):
-        """The least that was resident between two moments: a version being loaded, requests that wait come and go, a leak stays."""
-        return min(r for t, r, _ in self.samples if since <= t <= until)
+    def resident(self, span):
+        """The least that was resident between two moments, and the least of anonymous memory: a version being loaded, requests that wait
+        come and go, a leak stays."""
+        inside = [memory for t, memory, _ in self.samples if span[0] <= t <= span[1]]
+        return tuple(min(kind) for kind in zip(*inside))
 
     def timeline(self, points=40):
-        """[[seconds, resident bytes, open descriptors], …], evenly spread."""
+        """[[seconds, resident bytes, of them anonymous, open descriptors], …], evenly spread."""
         step = max(1, len(self.samples) // points)
-        return [[round(t, 1), r, n] for t, r, n in self.samples[::step]]
+        return [[round(t, 1), *memory, n] for t, memory, n in self.samples[::step]]
+
+    def judge_memory(self, verdict, what, early, late, tolerance):
+        """Of two spans of time the late one may hold so much more than the early one."""
+        (before, own_before), (after, own_after) = self.resident(early), self.resident(late)
+        growth = after / before - 1
+        verdict.add(what, f"at most +{100 * tolerance:g} %", f"{100 * growth:+.2f} % ({before / 1e6:.1f} to {after / 1e6:.1f} MB)", growth <= tolerance)
+        verdict.note(f"Of its memory anonymous: {own_before / 1e6:.1f} MB, then {own_after / 1e6:.1f} MB ({100 * (own_after / own_before - 1):+.2f} %).")
+        verdict.figures.update(rss_early_bytes=before, rss_late_bytes=after, anonymous_early_bytes=own_before, anonymous_late_bytes=own_after,
+                               timeline=self.timeline())
 
 
 def fewest_descriptors(server, until=0, seconds=30):

@@ -74,11 +74,7 @@ def judge(stage, verdict, calm, wild, recovery, most):
 def judge_memory(verdict, observer, begun, ended, tolerance):
     """The middle of the storm to its end: what fills once (stacks, connections) has filled by then."""
     span = (ended - begun) / 4
-    early, late = observer.resident(begun + span, begun + 2 * span), observer.resident(ended - span, ended)
-    growth = late / early - 1
-    verdict.add("RSS, last quarter of the storm to its second", f"at most +{100 * tolerance:g} %", f"{100 * growth:+.2f} % ({late / 1e6:.1f} MB)",
-                growth <= tolerance)
-    verdict.figures.update(rss_second_quarter_bytes=early, rss_last_quarter_bytes=late, timeline=observer.timeline())
+    observer.judge_memory(verdict, "RSS, last quarter of the storm to its second", (begun + span, begun + 2 * span), (ended - span, ended), tolerance)
 
 
 def run(stage, verdict):

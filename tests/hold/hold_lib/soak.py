@@ -15,16 +15,13 @@ ALLOWED = {"200", "429", "504"}
 def judge_flat(stage, verdict, observer, descriptors, ended, tolerance):
     """RSS from the end of the first fifth, when every kind of trouble has been met, to the last."""
     fifth = ended / 5
-    early, late = observer.resident(fifth, 2 * fifth), observer.resident(ended - fifth, ended)
-    growth = late / early - 1
-    verdict.add("RSS, last fifth to second", f"at most +{100 * tolerance:g} %", f"{100 * growth:+.2f} % ({early / 1e6:.1f} to {late / 1e6:.1f} MB)",
-                growth <= tolerance)
+    spans = (fifth, 2 * fifth), (ended - fifth, ended)
+    observer.judge_memory(verdict, "RSS, last fifth to second", *spans, tolerance)
     before, after = descriptors
     verdict.add("open descriptors, before anybody came and after all had left", "no more", f"{before} and {after}", after <= before)
-    most = [max(n for t, _, n in observer.samples if a <= t <= b) for a, b in ((fifth, 2 * fifth), (ended - fifth, ended))]
+    most = [max(n for t, _, n in observer.samples if a <= t <= b) for a, b in spans]
     verdict.note(f"Most descriptors open at once: {most[0]} in the second fifth, {most[1]} in the last.")
-    verdict.figures.update(rss_second_fifth_bytes=early, rss_last_fifth_bytes=late, descriptors=[before, after], most_descriptors=most,
-                           timeline=observer.timeline())
+    verdict.figures.update(descriptors=[before, after], most_descriptors=most)
 
 
 def judge(stage, verdict, report, troubles, rate):

@@ -111,12 +111,8 @@ def judge_memory(verdict, turns, observer, ended_at, tolerance):
     if turns.settled_at is None:
         return verdict.add("RSS at the end, to RSS after the 10th swap", f"at most +{100 * tolerance:g} %", "fewer than 10 swaps", False)
     span = max(5.0, SETTLED_AFTER * turns.stage.options.every)
-    settled = observer.resident(turns.settled_at, turns.settled_at + span)
-    last = observer.resident(ended_at - span, ended_at)
-    growth = last / settled - 1
-    verdict.add("RSS at the end, to RSS after the 10th swap", f"at most +{100 * tolerance:g} %",
-                f"{100 * growth:+.2f} % ({settled / 1e6:.1f} to {last / 1e6:.1f} MB)", growth <= tolerance)
-    verdict.figures.update(rss_after_10_bytes=settled, rss_end_bytes=last, timeline=observer.timeline())
+    observer.judge_memory(verdict, "RSS at the end, to RSS after the 10th swap", (turns.settled_at, turns.settled_at + span),
+                          (ended_at - span, ended_at), tolerance)
 
 
 def run(stage, verdict):
