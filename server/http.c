@@ -191,6 +191,16 @@ static bool is_command(const connection *c) { return c->route.id == ROUTE_LOAD |
 /* Requests that a drain waits for. */
 static bool is_counted(const connection *c) { return c->route.id == ROUTE_AUDIT || is_command(c); }
 
+/* c's request is one of those from now on, or no longer. */
+static void count(connection *c, bool counted)
+{
+	if (counted && !c->counted)
+		atomic_fetch_add(&c->http->in_flight, 1);
+	else if (!counted && c->counted)
+		atomic_fetch_sub(&c->http->in_flight, 1);
+	c->counted = counted;
+}
+
 /* In the manager's thread. */
 static void command_done(model_command *cmd)
 {
@@ -329,9 +339,13 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 {
 	if (!connection_step(c, PHASE_AWAITING, PHASE_RECEIVING))
 		return MHD_NO;
-	request *r = request_pool_get(h->opt.pool);
-	if (!r)
+	/* Counted first, then asked: either http_finish waits for this request, or this request sees that it comes too late. */
+	atomic_fetch_add(&h->begun, 1);
+	request *r = atomic_load(&h->finishing) ? NULL : request_pool_get(h->opt.pool);
+	if (!r) {
+		atomic_fetch_sub(&h->begun, 1);
 		return MHD_NO;
+	}
 	r->begun_ns = monotonic_ns();
 	r->http = c;
 	snprintf(r->method, sizeof r->method, "%s", method);
@@ -348,9 +362,11 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 	c->submitted = false;
 	c->discarded = 0;
 	*request_slot = r;
-	if (is_counted(c))
-		atomic_fetch_add(&h->in_flight, 1);
+	count(c, is_counted(c));
 	check_headers(c, r);
+	/* However many are turned away meanwhile, and however slowly they send what nobody will read: a drain ends. */
+	if (r->outcome != REASON_OK && atomic_load(&h->draining))
+		count(c, false);
 	if (r->outcome == REASON_OK || worth_draining(c))
 		return MHD_YES;
 	return connection_step(c, PHASE_RECEIVING, PHASE_BUSY) ? send_answer(c, r) : MHD_NO;
@@ -421,6 +437,13 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *u
 	return c->submitted ? send_answer(c, r) : complete(c, r);
 }
 
+/* A library that is being stopped takes no answer any more: version 1 then calls that an error, 0.9 its shutdown. */
+static bool cut_off_by_us(http *h, enum MHD_RequestTerminationCode how)
+{
+	return how == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN ||
+	       (how == MHD_REQUEST_TERMINATED_WITH_ERROR && atomic_load(&h->finishing));
+}
+
 void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, enum MHD_RequestTerminationCode how)
 {
 	http *h = ((const listener *)cls)->http;
@@ -434,7 +457,7 @@ void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, 
 		r->outcome = REASON_OK;
 		if (atomic_load(&c->phase) == PHASE_TIMED_OUT)
 			request_fail(r, REASON_RECEIVE_TIMEOUT, "timed out");
-		else if (how == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN)
+		else if (cut_off_by_us(h, how))
 			request_fail(r, REASON_DRAINING, "shut down");
 		else
 			request_fail(r, REASON_CLIENT_CLOSED, "closed");
@@ -445,14 +468,10 @@ void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, 
 	if (h->opt.access_log)
 		access_log_write(h->opt.access_log, access_log_line(r));
 	request_pool_put(h->opt.pool, r);
-	if (is_counted(c))
-		atomic_fetch_sub(&h->in_flight, 1);
+	count(c, false);
 	if (atomic_load(&c->phase) != PHASE_TIMED_OUT) {
 		atomic_store(&c->since_ns, monotonic_ns());
 		atomic_store(&c->phase, PHASE_AWAITING);
 	}
+	atomic_fetch_sub(&h->begun, 1);
 }
-
-void http_drain(http *h) { atomic_store(&h->draining, true); }
-
-size_t http_in_flight(http *h) { return atomic_load(&h->in_flight); }

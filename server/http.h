@@ -29,15 +29,19 @@ typedef struct http_options {
 
 /* Binds, listens and serves. */
 wn_code http_open(http **out, const http_options *opt, wn_error *err);
-/* Closes every connection. Nothing may be suspended any more: stop the audit service first. */
+/* Closes every connection; a request that http_finish did not wait for is cut off. Nothing may be suspended any more: stop
+ * the audit service first. */
 void http_close(http **h);
 
 int http_port(const http *h);
 int http_admin_port(const http *h); /* 0: no admin listener */
 /* New audits are answered 503 and the server is not ready. */
 void http_drain(http *h);
-/* Audits and commands to the model manager, begun and not yet fully answered. */
+/* Audits and commands to the model manager, begun and not yet fully answered; without those refused since http_drain. */
 size_t http_in_flight(http *h);
+/* No request is begun any more, on either listener; waits until those that were are fully answered, at most until the
+ * given time (monotonic_ns). Returns how many are not. */
+size_t http_finish(http *h, int64_t until_ns);
 
 /* For audit_options. */
 void http_request_done(request *r);

@@ -44,6 +44,7 @@ typedef struct connection {
 	char request_id[REQUEST_ID_SIZE]; /* of the request in PHASE_RECEIVING */
 	/* The current request, HTTP thread only: */
 	route route;
+	bool counted;     /* in http.in_flight */
 	bool submitted;   /* to the audit service: the next callback after a resume sends the answer */
 	size_t discarded; /* bytes of a refused request's body thrown away */
 } connection;
@@ -51,8 +52,10 @@ typedef struct connection {
 struct http {
 	http_options opt;
 	listener listeners[2]; /* main, admin */
-	atomic_bool draining;
-	atomic_size_t in_flight, num_connections;
+	atomic_bool draining, finishing;
+	atomic_size_t in_flight; /* audits and commands that a drain waits for */
+	atomic_size_t begun;     /* requests of any kind: http_finish waits for them */
+	atomic_size_t num_connections;
 	pthread_mutex_t lock; /* connections, stop */
 	pthread_cond_t wake;
 	connection *connections;

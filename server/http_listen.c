@@ -1,13 +1,19 @@
-/* http_listen.c: the addresses that are listened on, and what the library is told about them.
+/* http_listen.c: the addresses that are listened on, what the library is told about them, and how it all ends.
  *
  * The main listener has the threads and the connections the configuration gives it. The admin listener, when there is one,
  * has a thread and connections of its own: probes, scrapes and commands get through however many clients the main one has.
- * Both run the same callbacks; a connection knows which one it came by. */
+ * Both run the same callbacks; a connection knows which one it came by.
+ *
+ * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first new ones
+ * that would need work are refused (http_drain), and when that work is done none is begun any more (http_finish) and the
+ * last answers get out. A request that comes in between finds its connection closed without a byte, as it does a moment
+ * later anyway; it has done nothing, so its sender may ask elsewhere. */
 #include "server/http_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/tls.h"
@@ -100,6 +106,18 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err)
 	if (code != WN_OK)
 		http_close(out);
 	return code;
+}
+
+void http_drain(http *h) { atomic_store(&h->draining, true); }
+
+size_t http_in_flight(http *h) { return atomic_load(&h->in_flight); }
+
+size_t http_finish(http *h, int64_t until_ns)
+{
+	atomic_store(&h->finishing, true);
+	while (atomic_load(&h->begun) > 0 && monotonic_ns() < until_ns)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	return atomic_load(&h->begun);
 }
 
 void http_close(http **hp)

@@ -128,6 +128,8 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	return code;
 }
 
+#define FINISH_NS 1000000000 /* for the answers to what is not waited for until drain.timeout */
+
 /* Waits until no audit is in flight, at most until the given time. */
 static bool wait_idle(server *s, int64_t until_ns)
 {
@@ -150,8 +152,10 @@ static void drain(server *s)
 	}
 	manager_stop(s->manager); /* while it can still finish a warm-up on the inference threads */
 	audit_stop(s->audit);
-	/* Their connections were resumed just now: let the answers out. */
-	wait_idle(s, monotonic_ns() + 1000000000);
+	/* Their connections were resumed just now: let the answers out, and those of whatever else is being answered. */
+	size_t left = http_finish(s->http, monotonic_ns() + FINISH_NS);
+	if (left > 0)
+		log_warning("%zu requests are cut off: they were not sent, or their answers not taken, within a second", left);
 	log_info("drained after %.3f s", (double)(monotonic_ns() - start) / 1e9);
 }
 

@@ -269,6 +269,39 @@ def test_drain_is_bounded():
         check({r[0] for r in results} <= {200, 503} and 503 in {r[0] for r in results}, [r[0] for r in results])
 
 
+def test_refused_requests_do_not_hold_up_a_drain():
+    # Nothing but what was accepted may keep this server from leaving.
+    with slow_server(*GENEROUS, "drain.timeout=1h", "http.receive_timeout=1h", "http.idle_timeout=1h") as server:
+        head, body = audit_bytes(good_image(), "x")
+        accepted, refused = server.connect(), server.connect()
+        accepted.sendall(head + body[:50])
+        wait_for(lambda: server.metrics()["winnow_requests_in_flight"] == 1, what="the accepted one")
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: server.request("GET", "/v2/health/ready")[0] == 503, what="not ready")
+        refused_head, _ = audit_bytes(good_image(), "x", ["X-Request-Id: refused"])
+        refused.sendall(refused_head + body[:50])
+        time.sleep(0.2 * RUN.slow)
+        accepted.sendall(body[50:])
+        check(accepted.recv(100).startswith(b"HTTP/1.1 200 "), "the accepted one")
+        same(server.process.wait(timeout=30 * RUN.slow), 0, "exit code")
+        line = server.logged("refused")
+        same((line["status"], line["reason"], line["bytes_out"]), (503, "draining", 0), "the one that never came")
+
+
+def test_whatever_was_begun_is_answered():
+    # No audit is in flight, so nothing is waited for but this.
+    with Server() as server:
+        s = server.connect()
+        s.sendall(b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\nX-Request-Id: half\r\nContent-Length: 2\r\n\r\n{")
+        time.sleep(0.2 * RUN.slow)
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "draining: " in server.errors(), what="a drain")
+        s.sendall(b"}")
+        check(s.recv(100).startswith(b"HTTP/1.1 200 "), "the answer")
+        same(server.process.wait(timeout=30 * RUN.slow), 0, "exit code")
+        same(server.logged("half")["status"], 200, "access log")
+
+
 def test_openmp_threads_spin_briefly():
     """The server executes itself once for it, which must not show: same process, same name, same arguments."""
     def variables(server):
