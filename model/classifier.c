@@ -60,7 +60,7 @@ static wn_code prepare(classifier *c, const engine_options *o, wn_error *err)
 	return engine_open(&c->engine, p->model, o, err);
 }
 
-static wn_code take_checkpoint(classifier **out, checkpoint *ckpt, precision run_in, wn_error *err)
+wn_code classifier_from_checkpoint_as(classifier **out, checkpoint *ckpt, precision run_in, wn_error *err)
 {
 	classifier *c = calloc(1, sizeof *c);
 	*out = NULL;
@@ -88,7 +88,7 @@ wn_code classifier_open(classifier **out, const char *dir, const classifier_opti
 	wn_code rc = checkpoint_load(&ck, dir, &load, err);
 	if (rc)
 		return rc;
-	if ((rc = take_checkpoint(out, &ck, opt && opt->precision ? *opt->precision : checkpoint_precision(&ck), err))) {
+	if ((rc = classifier_from_checkpoint_as(out, &ck, opt && opt->precision ? *opt->precision : checkpoint_precision(&ck), err))) {
 		wn_fail_prefix(err, "%.200s", dir);
 		checkpoint_close(&ck);
 	}
@@ -97,7 +97,7 @@ wn_code classifier_open(classifier **out, const char *dir, const classifier_opti
 
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err)
 {
-	return take_checkpoint(out, ckpt, checkpoint_precision(ckpt), err);
+	return classifier_from_checkpoint_as(out, ckpt, checkpoint_precision(ckpt), err);
 }
 
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,

@@ -30,6 +30,8 @@ typedef struct classifier_options {
 wn_code classifier_open(classifier **out, const char *dir, const classifier_options *opt, wn_error *err);
 /* Takes ownership of a loaded checkpoint's content (zeroes *ckpt on success), in its own precision. */
 wn_code classifier_from_checkpoint(classifier **out, checkpoint *ckpt, wn_error *err);
+/* The same in another one. Weights that were left to ckpt's source (checkpoint_options.leave_weights) are taken a layer at a time. */
+wn_code classifier_from_checkpoint_as(classifier **out, checkpoint *ckpt, precision run_in, wn_error *err);
 /* The same over parts that the caller keeps, unchanged and alive, until classifier_close: a trainer's validation. It
  * answers with the weights as they are now, in f32. classifier_checkpoint() then has no digest. */
 wn_code classifier_borrow(classifier **out, const blip2 *m, const tokenizer *t, const image_processor *ip,

@@ -11,19 +11,12 @@ const char *load_step_name(load_step s)
 	return NAMES[s];
 }
 
-uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in)
+uint64_t model_memory_estimate(uint64_t file_bytes, const checkpoint *c, precision run_in)
 {
 	/* Packed layers are padded a little, and tokens stand there twice. */
 	static const uint64_t bytes[] = {[PRECISION_F32] = 4, [PRECISION_BF16] = 2, [PRECISION_INT8] = 1};
-	const int p = precision_of(stored);
-	return file_bytes + file_bytes / bytes[p < 0 ? PRECISION_F32 : p] * bytes[run_in] * 5 / 4;
-}
-
-/* What the engine will run in. */
-static precision precision_for(const load_request *q, const manifest *m)
-{
-	const int own = m->quantization ? precision_of(m->precision) : -1;
-	return q->precision ? (precision)(q->precision - 1) : own < 0 ? PRECISION_F32 : (precision)own;
+	const uint64_t stored = c->stores_int8 ? 1 : dtype_size(c->stored_dtype);
+	return file_bytes + file_bytes / stored * bytes[run_in] * 5 / 4;
 }
 
 /* Messages name the path the operator knows, not the descriptor the files were read through. */
@@ -49,8 +42,8 @@ static wn_code check_budget(const load_request *q, uint64_t bytes, load_step *st
 		       (unsigned long long)(q->memory_left >> 20));
 }
 
-/* winnow.json first: it says how large the rest becomes, and what the rest must be. */
-static wn_code check_manifest(const load_request *q, const char *path, uint64_t *bytes, load_step *step, wn_error *err)
+/* winnow.json first: it says what the rest must be. */
+static wn_code check_manifest(const load_request *q, const char *path, load_step *step, wn_error *err)
 {
 	char file[96];
 	manifest m = {0};
@@ -59,8 +52,7 @@ static wn_code check_manifest(const load_request *q, const char *path, uint64_t 
 	wn_code code = manifest_read(&m, file, err);
 	if (code != WN_OK)
 		return code;
-	*bytes = model_memory_estimate(q->file_bytes, m.precision, precision_for(q, &m));
-	code = check_budget(q, *bytes, step, err);
+	code = check_budget(q, q->file_bytes, step, err); /* they are read before it is known what becomes of them */
 	if (code == WN_OK && q->verify_digests && (!m.files || json_object_size(m.files) == 0))
 		code = wn_fail(err, WN_INVALID, "winnow.json: files: found none, expected the SHA-256 of every file");
 	else if (code == WN_OK && q->verify_digests)
@@ -78,6 +70,27 @@ static wn_code check_weights(const checkpoint *ckpt, load_step *step, wn_error *
 		return WN_OK;
 	*step = LOAD_DIGESTS;
 	return wn_fail(err, WN_INVALID, "model.safetensors: found %s, winnow.json says %s", ckpt->digest, named);
+}
+
+/* The weights are read, or there is no telling in what they are stored, and packed when there is memory for that. */
+static wn_code open_classifier(served_model *m, const load_request *q, const char *path, load_step *step, wn_error *err)
+{
+	const checkpoint_options opt = {
+	    .leave_weights = true,
+	    .read_weights = true, /* a file cut short must not be a SIGBUS here */
+	};
+	checkpoint ckpt;
+	*step = LOAD_CONTENT;
+	wn_code code = checkpoint_load(&ckpt, path, &opt, err);
+	if (code != WN_OK)
+		return code;
+	const precision run_in = q->precision ? (precision)(q->precision - 1) : checkpoint_precision(&ckpt);
+	m->bytes = model_memory_estimate(q->file_bytes, &ckpt, run_in);
+	code = check_budget(q, m->bytes, step, err);
+	if (code == WN_OK)
+		code = classifier_from_checkpoint_as(&m->classifier, &ckpt, run_in, err);
+	checkpoint_close(&ckpt); /* nothing is left in it when the classifier has it */
+	return code;
 }
 
 /* The first one tells what all of them take. */
@@ -108,16 +121,9 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 	if (!m)
 		return wn_fail(err, WN_NOMEM, "%s: out of memory", q->shown);
 	atomic_init(&m->references, 1);
-	wn_code code = check_manifest(q, path, &m->bytes, step, &local);
-	if (code == WN_OK) {
-		*step = LOAD_CONTENT;
-		const precision forced = q->precision ? (precision)(q->precision - 1) : PRECISION_F32;
-		const classifier_options opt = {
-		    .load.read_weights = true, /* a file cut short must not be a SIGBUS here */
-		    .precision = q->precision ? &forced : NULL,
-		};
-		code = classifier_open(&m->classifier, path, &opt, &local);
-	}
+	wn_code code = check_manifest(q, path, step, &local);
+	if (code == WN_OK)
+		code = open_classifier(m, q, path, step, &local);
 	if (code == WN_OK && q->verify_digests)
 		code = check_weights(classifier_checkpoint(m->classifier), step, &local);
 	if (code == WN_OK)

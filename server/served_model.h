@@ -66,9 +66,8 @@ typedef struct load_request {
 wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err);
 
 /* What a directory of file_bytes bytes takes in memory at most, its sessions apart: its files while they are read, and the weights
- * packed for the engine.
- * stored: winnow.json's precision; run_in: that of the engine. */
-uint64_t model_memory_estimate(uint64_t file_bytes, const char *stored, precision run_in);
+ * packed for the engine, which runs in run_in. c says in what they are stored. */
+uint64_t model_memory_estimate(uint64_t file_bytes, const checkpoint *c, precision run_in);
 
 void model_retain(served_model *m);
 /* Gives one reference back and clears *m; the last one frees or retires the model. NULL is fine. */

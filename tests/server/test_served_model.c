@@ -1,0 +1,115 @@
+/* test_served_model.c: what a version is reckoned to take of the memory budget: by what its weights are stored in and what they run
+ * in, whatever winnow.json says or leaves out. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "../base/temp_dir.h"
+#include "../engine/tiny_classifier.h"
+#include "server/served_model.h"
+
+#define FILE_BYTES 1000000 /* what the files are said to take, so that the estimate is a round number */
+
+static char plain[100], quantized[100];
+static wn_error err;
+
+static void ok(wn_code code)
+{
+	if (code != WN_OK)
+		fail_msg("%s", err.message);
+}
+
+static int set_up(void **state)
+{
+	if (temp_dir_make(state) != 0)
+		return -1;
+	snprintf(plain, sizeof plain, "%s/plain", temp_dir);
+	snprintf(quantized, sizeof quantized, "%s/quantized", temp_dir);
+	ok(tiny_classifier_write(plain, &(tiny_classifier){.seed = 1}, &err));
+	return 0;
+}
+
+/* plain's weights with its matrices in I8, and a winnow.json that says so or not. */
+static void store_int8(const char *name, bool with_quantization)
+{
+	checkpoint c;
+	char tokens[160];
+	ok(checkpoint_load(&c, plain, NULL, &err));
+	const size_t n = blip2_num_params(c.model);
+	dtype *dtypes = calloc(n, sizeof *dtypes);
+	for (size_t i = 0; i < n; i++)
+		dtypes[i] = blip2_param(c.model, i)->decay ? DTYPE_I8 : DTYPE_F32;
+	snprintf(tokens, sizeof tokens, "%s/tokenizer.json", plain);
+	snprintf(c.manifest.precision, sizeof c.manifest.precision, "%s", name);
+	c.manifest.quantization = with_quantization ? json_object() : NULL;
+	ok(checkpoint_save_quantized(quantized, c.model, &c.manifest, &c.image_processor, tokens, dtypes, &err));
+	free(dtypes);
+	checkpoint_close(&c);
+}
+
+/* forced: inference.precision, 0 = the model's own. */
+static wn_code load(served_model **m, const char *dir, int forced, uint64_t memory_left, load_step *step)
+{
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .max_batch = 1,
+				.precision = forced, .verify_digests = true, .file_bytes = FILE_BYTES, .memory_left = memory_left};
+	err = (wn_error){0};
+	const wn_code code = model_load(m, &q, step, &err);
+	close(fd);
+	return code;
+}
+
+static void expect(const char *dir, int forced, precision run_in, uint64_t bytes)
+{
+	served_model *m = NULL;
+	load_step step;
+	ok(load(&m, dir, forced, UINT64_MAX, &step));
+	assert_int_equal(engine_precision(classifier_engine(m->classifier)), run_in);
+	const uint64_t scratch = classifier_session_bytes(m->sessions[0]);
+	assert_int_equal(m->bytes - scratch, bytes);
+	model_free(m);
+	/* Not one byte less will do, and neither will what the files alone take. */
+	ok(load(&m, dir, forced, bytes + scratch, &step));
+	model_free(m);
+	const uint64_t too_little[] = {bytes + scratch - 1, bytes - 1, FILE_BYTES, FILE_BYTES - 1};
+	for (size_t i = 0; i < sizeof too_little / sizeof too_little[0]; i++) {
+		assert_int_equal(load(&m, dir, forced, too_little[i], &step), WN_TOO_LARGE);
+		assert_int_equal(step, LOAD_BUDGET);
+		assert_non_null(strstr(err.message, "tiny/1: takes about"));
+	}
+}
+
+#define PACKED(bytes_a_weight) (FILE_BYTES * (bytes_a_weight) / 4 * 5)
+
+static void int8_weights_are_reckoned_as_such_with_and_without_quantization(void **state)
+{
+	static const struct {
+		const char *name;
+		bool with_quantization;
+	} SAID[] = {{"int8", true}, {"int8", false}, {"f32", false}};
+	for (size_t i = 0; i < sizeof SAID / sizeof SAID[0]; i++) {
+		store_int8(SAID[i].name, SAID[i].with_quantization);
+		expect(quantized, 0, PRECISION_INT8, FILE_BYTES + PACKED(1));
+		expect(quantized, 1 + PRECISION_F32, PRECISION_F32, FILE_BYTES + PACKED(4));
+		expect(quantized, 1 + PRECISION_INT8, PRECISION_INT8, FILE_BYTES + PACKED(1));
+	}
+}
+
+static void f32_weights_are_reckoned_by_what_they_run_in(void **state)
+{
+	expect(plain, 0, PRECISION_F32, FILE_BYTES + PACKED(1));
+	expect(plain, 1 + PRECISION_INT8, PRECISION_INT8, FILE_BYTES + PACKED(1) / 4);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(int8_weights_are_reckoned_as_such_with_and_without_quantization),
+	    cmocka_unit_test(f32_weights_are_reckoned_by_what_they_run_in),
+	};
+	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
+}
