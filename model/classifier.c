@@ -204,6 +204,8 @@ size_t classifier_session_bytes(const classifier_session *s)
 	       (size_t)s->max_len * (sizeof *s->ids + sizeof *s->mask) + rows * (sizeof *s->rows + vocab * sizeof *s->logits));
 }
 
+int classifier_session_threads(const classifier_session *s) { return engine_session_threads(s->engine); }
+
 void classifier_observe(classifier_session *s, void (*f)(void *ctx, const float *logits, size_t rows, size_t vocab_size), void *ctx)
 {
 	s->observer = f;

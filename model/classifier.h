@@ -51,6 +51,8 @@ wn_code classifier_session_open(classifier_session **out, const classifier *c, i
 void classifier_session_close(classifier_session **s);
 /* Bytes of its memory, oneDNN's scratch apart. */
 size_t classifier_session_bytes(const classifier_session *s);
+/* OpenMP threads that each run takes: those of its opening, or as many as have something to do. */
+int classifier_session_threads(const classifier_session *s);
 
 /* oneDNN primitives made so far. */
 int classifier_session_created(const classifier_session *s);

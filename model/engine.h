@@ -50,6 +50,8 @@ wn_code engine_session_open(engine_session **out, const engine *e, int max_batch
 void engine_session_close(engine_session **s);
 /* Bytes of its memory, oneDNN's scratch apart. */
 size_t engine_session_bytes(const engine_session *s);
+/* Threads that each run takes. */
+int engine_session_threads(const engine_session *s);
 /* Primitives made so far; some already when it is opened. */
 int engine_session_created(const engine_session *s);
 

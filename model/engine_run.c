@@ -190,5 +190,7 @@ wn_code engine_run(engine_session *s, const blip2_batch *b, const int32_t *rows,
 	return rc;
 }
 
+int engine_session_threads(const engine_session *s) { return s->num_lanes; }
+
 const float *engine_vision_hidden(const engine_session *s) { return s->vision_x; }
 const float *engine_qformer_hidden(const engine_session *s) { return s->query_x; }

@@ -265,7 +265,7 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 					   .prompt_ids = (const int32_t *)group[i]->prompt.data,
 					   .prompt_len = group[i]->prompt_len};
 	wn_error err = {0};
-	placement_keep(s->opt.placement, worker);
+	placement_keep(s->opt.placement, worker, classifier_session_threads(m->sessions[worker]));
 	int64_t start = monotonic_ns();
 	forecast_run_begins(&s->forecast, worker, n, start);
 	wn_code code = classifier_run(m->sessions[worker], in, n, probs, &err);

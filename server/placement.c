@@ -2,8 +2,9 @@
  *
  * Why before every run: libgomp ends those threads of a team that the next parallel region does not need, and makes new ones for
  * a larger region after it. They inherit the mask of the thread that makes them, which is pinned: two of a team would share a
- * processor while another one idles. A region over the whole team, in which each thread looks at a variable of its own, finds
- * them; its cost is waking the team, which the run would pay otherwise. */
+ * processor while another one idles. A region over the run's own team, in which each thread looks at a variable of its own, finds
+ * them; its cost is waking the team, which the run would pay otherwise. A larger region would make the very threads anew that the
+ * run of a small model, which has fewer threads, then ends. */
 #include "server/placement.h"
 
 #include <stdarg.h>
@@ -16,7 +17,10 @@
 
 #include "server/log.h"
 
-#define MOST_REBUILDS 8 /* times that a team may turn out to be a new one: models that come and go are no reason to give up */
+/* Times that a team may turn out to be a new one, unless it stays as it is for a while in between: models that come and go are no
+ * reason to give up. */
+#define MOST_REBUILDS 8
+#define QUIET_RUNS    64
 
 /* ---- deciding ---- */
 
@@ -94,6 +98,7 @@ void placement_decide(placement *out, const server_config *c, const processors *
 
 static _Thread_local int place = -1; /* this thread is pinned to the place-th processor of the mask */
 static _Thread_local int rebuilds;   /* of the team this thread leads */
+static _Thread_local int quiet;      /* runs since the last one */
 static _Thread_local bool let_go;
 
 /* Whether this thread was not there yet. A processor that was taken away meanwhile is the kernel's business: it runs us elsewhere. */
@@ -106,14 +111,14 @@ static int take_place(const placement *p, int n)
 	return 1;
 }
 
-/* How many of the team were elsewhere. */
-static int take_places(const placement *p, int instance)
+/* How many of a team were elsewhere. */
+static int take_places(const placement *p, int instance, int threads)
 {
 	const int first = instance * p->threads;
-	if (p->threads == 1)
+	if (threads == 1)
 		return take_place(p, first);
 	int moved = 0;
-#pragma omp parallel num_threads(p->threads) reduction(+ : moved)
+#pragma omp parallel num_threads(threads) reduction(+ : moved)
 	moved += take_place(p, first + omp_get_thread_num());
 	return moved;
 }
@@ -131,12 +136,20 @@ void placement_start(const placement *p, int instance)
 {
 	omp_set_num_threads(p->threads);
 	if (p->pinned)
-		take_places(p, instance);
+		take_places(p, instance, p->threads);
 }
 
-void placement_keep(const placement *p, int instance)
+void placement_keep(const placement *p, int instance, int threads)
 {
-	if (!p->pinned || let_go || take_places(p, instance) == 0 || ++rebuilds <= MOST_REBUILDS)
+	if (!p->pinned || let_go)
+		return;
+	if (take_places(p, instance, threads) == 0) {
+		quiet += quiet < QUIET_RUNS;
+		return;
+	}
+	rebuilds = quiet < QUIET_RUNS ? rebuilds + 1 : 1;
+	quiet = 0;
+	if (rebuilds <= MOST_REBUILDS)
 		return;
 	let_go = true;
 	leave_places(p);

@@ -34,8 +34,9 @@ void placement_decide(placement *out, const server_config *c, const processors *
 
 /* On inference thread `instance`: its OpenMP team gets its size and, when pinned, its places. At its start. */
 void placement_start(const placement *p, int instance);
-/* The same before a run: OpenMP ends and starts threads as it likes, and a new one begins at its starter's place. Where that
- * happens again and again, pinning does harm: then this thread's team is let go, for good. */
-void placement_keep(const placement *p, int instance);
+/* The same before a run on `threads` of them (classifier_session_threads): OpenMP ends and starts threads as it likes, and a new one
+ * begins at its starter's place. Where that happens again and again, pinning does harm: then this thread's team is let go, for
+ * good. */
+void placement_keep(const placement *p, int instance, int threads);
 
 #endif

@@ -145,7 +145,7 @@ static void *start_and_look(void *arg)
 {
 	visit *v = arg;
 	placement_start(v->p, v->instance);
-	placement_keep(v->p, v->instance);
+	placement_keep(v->p, v->instance, v->p->threads);
 	sched_getaffinity(0, sizeof v->mask, &v->mask);
 	return NULL;
 }
@@ -204,6 +204,13 @@ static int processors_of_team(int threads, bool alone[])
 	return size;
 }
 
+static void *processors_of_this_thread(void)
+{
+	cpu_set_t mask;
+	sched_getaffinity(0, sizeof mask, &mask);
+	return (void *)(intptr_t)CPU_COUNT(&mask);
+}
+
 static void *teams_come_and_go(void *arg)
 {
 	const placement *p = arg;
@@ -213,23 +220,52 @@ static void *teams_come_and_go(void *arg)
 	assert_int_equal(processors_of_team(4, alone), 4);
 	assert_true(alone[0]);
 	for (int i = 0; i < 100; i++) /* the same team: nothing happens */
-		placement_keep(p, 0);
+		placement_keep(p, 0, 4);
 	assert_int_equal(processors_of_team(4, alone), 4);
 	assert_true(alone[0]);
 	for (int i = 0; i < 100; i++) { /* a smaller team in between ends one of the four */
 		processors_of_team(3, alone);
-		placement_keep(p, 0);
+		placement_keep(p, 0, 4);
 	}
 	assert_int_equal(processors_of_team(4, alone), 4);
-	cpu_set_t mask;
-	sched_getaffinity(0, sizeof mask, &mask);
-	return (void *)(intptr_t)CPU_COUNT(&mask);
+	return processors_of_this_thread();
 }
 
-static void a_team_that_is_made_anew_again_and_again_is_let_go(void **state)
+/* As many as a model takes that is too small for all. */
+static void *small_teams_run(void *arg)
 {
-#ifndef __SANITIZE_THREAD__ /* it does not know libgomp's barriers */
+	const placement *p = arg;
+	bool alone[4];
+	placement_start(p, 0);
+	for (int i = 0; i < 100; i++) {
+		placement_keep(p, 0, 3);
+		assert_int_equal(processors_of_team(3, alone), 3);
+	}
+	return processors_of_this_thread();
+}
+
+/* Models of two sizes take each other's place, with many runs of each. */
+static void *models_are_swapped(void *arg)
+{
+	const placement *p = arg;
+	bool alone[4];
+	placement_start(p, 0);
+	for (int swap = 0; swap < 40; swap++)
+		for (int i = 0; i < 100; i++) {
+			const int threads = swap % 2 ? 3 : 4;
+			placement_keep(p, 0, threads);
+			assert_int_equal(processors_of_team(threads, alone), threads);
+		}
+	return processors_of_this_thread();
+}
+
+/* One thread's life on a machine of four processors: on how many it may run in the end. */
+static intptr_t allowed_after(void *(*life)(void *), int *real_processors)
+{
 	processors real;
+#ifdef __SANITIZE_THREAD__ /* it does not know libgomp's barriers */
+	skip();
+#endif
 	processors_look(&real, NULL);
 	if (real.affinity > 4)
 		skip();
@@ -239,10 +275,29 @@ static void a_team_that_is_made_anew_again_and_again_is_let_go(void **state)
 	assert_int_equal(p.threads, 4);
 	pthread_t thread;
 	void *allowed = NULL;
-	assert_int_equal(pthread_create(&thread, NULL, teams_come_and_go, (void *)(uintptr_t)&p), 0);
+	assert_int_equal(pthread_create(&thread, NULL, life, (void *)(uintptr_t)&p), 0);
 	pthread_join(thread, &allowed);
-	assert_int_equal((intptr_t)allowed, real.affinity);
-#endif
+	*real_processors = real.affinity;
+	return (intptr_t)allowed;
+}
+
+static void a_team_that_is_made_anew_again_and_again_is_let_go(void **state)
+{
+	int all;
+	const intptr_t allowed = allowed_after(teams_come_and_go, &all);
+	assert_int_equal(allowed, all);
+}
+
+static void a_model_of_fewer_threads_stays_in_its_places(void **state)
+{
+	int all;
+	assert_int_equal(allowed_after(small_teams_run, &all), 1);
+}
+
+static void swaps_now_and_then_are_no_reason_to_let_go(void **state)
+{
+	int all;
+	assert_int_equal(allowed_after(models_are_swapped, &all), 1);
 }
 
 int main(void)
@@ -254,6 +309,8 @@ int main(void)
 	    cmocka_unit_test_setup(several_warnings_are_one_line, clear_environment),
 	    cmocka_unit_test_setup(each_instance_has_a_processor_of_its_own, clear_environment),
 	    cmocka_unit_test_setup(a_team_that_is_made_anew_again_and_again_is_let_go, clear_environment),
+	    cmocka_unit_test_setup(a_model_of_fewer_threads_stays_in_its_places, clear_environment),
+	    cmocka_unit_test_setup(swaps_now_and_then_are_no_reason_to_let_go, clear_environment),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
