@@ -1,10 +1,16 @@
 /* server.c: see server.h. Opening goes from the bottom up, so that the port opens last and the first request finds a
  * model that is warm; closing goes the other way, with the one twist that the audit service must have let go of every
- * suspended connection before the HTTP library may stop. */
+ * suspended connection before the HTTP library may stop.
+ *
+ * Closing joins threads whose work has no bound of its own: a load reads disks that may not answer, and in the background it hardly
+ * gets on where others hold the processors. An overseer bounds the whole: drain.timeout and a little more, then the process ends as
+ * it is. By then nobody waits for an answer but who wanted that load. */
 #include "server/server.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <omp.h>
 
@@ -32,6 +38,9 @@ struct server {
 	manager *manager;
 	http *http;
 };
+
+#define FINISH_NS   1000000000 /* for the answers to what is not waited for until drain.timeout */
+#define OVERTIME_NS 5000000000 /* after drain.timeout: that, stopping the threads and giving memory back */
 
 static void log_start(const server *s)
 {
@@ -128,8 +137,6 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	return code;
 }
 
-#define FINISH_NS 1000000000 /* for the answers to what is not waited for until drain.timeout */
-
 /* Waits until no audit is in flight, at most until the given time. */
 static bool wait_idle(server *s, int64_t until_ns)
 {
@@ -159,12 +166,65 @@ static void drain(server *s)
 	log_info("drained after %.3f s", (double)(monotonic_ns() - start) / 1e9);
 }
 
+/* ---- the bound of closing ---- */
+
+typedef struct overseer {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	int64_t until_ns;
+	bool over, watching;
+} overseer;
+
+static void *oversee(void *arg)
+{
+	overseer *o = arg;
+	const struct timespec t = {.tv_sec = o->until_ns / 1000000000, .tv_nsec = o->until_ns % 1000000000};
+	int e = 0;
+	pthread_mutex_lock(&o->lock);
+	while (!o->over && e == 0)
+		e = pthread_cond_timedwait(&o->changed, &o->lock, &t);
+	if (!o->over) {
+		log_warning("something does not end, such as a load that gets no processor or no data: it is left undone");
+		_exit(0);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return NULL;
+}
+
+/* Without memory for a thread there is no bound. */
+static void oversee_until(overseer *o, int64_t until_ns)
+{
+	*o = (overseer){.until_ns = until_ns};
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&o->lock, NULL);
+	o->watching = pthread_create(&o->thread, NULL, oversee, o) == 0;
+}
+
+static void oversee_no_more(overseer *o)
+{
+	pthread_mutex_lock(&o->lock);
+	o->over = true;
+	pthread_cond_signal(&o->changed);
+	pthread_mutex_unlock(&o->lock);
+	if (o->watching)
+		pthread_join(o->thread, NULL);
+	pthread_cond_destroy(&o->changed);
+	pthread_mutex_destroy(&o->lock);
+}
+
 void server_close(server **sp)
 {
 	server *s = *sp;
 	if (!s)
 		return;
 	*sp = NULL;
+	overseer bound;
+	oversee_until(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS);
 	if (s->http)
 		drain(s);
 	http_close(&s->http);
@@ -180,6 +240,7 @@ void server_close(server **sp)
 	access_close(&s->access);
 	tls_unload();
 	free(s);
+	oversee_no_more(&bound);
 }
 
 wn_code server_reload(server *s, const server_config *c, wn_error *err)

@@ -246,6 +246,40 @@ def test_wall_clock_jumps_change_nothing():
         check(len(stamps) > 1, f"the shim did not work: {stamps}")
 
 
+def test_a_load_that_does_not_end_does_not_hold_up_the_stop():
+    shim = os.path.join(RUN.shims, "libshim_reading.so")
+    if RUN.slow > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    hold, registry = os.path.join(RUN.work, "hold"), os.path.join(RUN.work, "two")
+    for version in (1, 2):
+        make_tiny_model.make(os.path.join(registry, "tiny", str(version)), version)
+
+    def state():
+        versions = json.loads(server.request("POST", "/v2/repository/index", b"{}")[2])
+        return next(v["state"] for v in versions if v["version"] == "2")
+
+    def load():
+        try:
+            server.request("POST", "/v2/repository/models/tiny/load", b'{"parameters": {"version": "2"}}')
+        except (OSError, http.client.HTTPException):
+            pass  # the connection is closed: it is not told otherwise
+    with TroubledServer(*GENEROUS, "model.version=1", "drain.timeout=100ms", registry=registry,
+                        env={"LD_PRELOAD": shim, "SHIM_HOLD": hold}) as server:
+        with open(hold, "wb"):
+            pass
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(load)
+            wait_for(lambda: state() == "LOADING", what="a load")
+            same(server.ask_audit("meanwhile")[0], 200, "an audit beside it")
+            server.process.send_signal(signal.SIGTERM)
+            try:
+                same(server.process.wait(timeout=30), 0, "exit code")
+            finally:
+                os.unlink(hold)
+        check("is left undone" in server.errors(), server.errors())
+        same([x["status"] for x in server.access_log() if x["path"] == "/v1/audit"], [200], "access log")
+
+
 class Allocations:
     """shim_allocation.c's file of three numbers."""
 
