@@ -135,11 +135,26 @@ static void name_kernel(void *ctx, const layer *l)
 			 packed_kernel(l->packed));
 }
 
+/* The first attention stands for all, too; NULL: every one was pruned. */
+static const engine_attention *first_attention(const engine *e)
+{
+	const engine_stack *const stacks[] = {&e->vision, &e->qformer, &e->text};
+	for (size_t i = 0; i < sizeof stacks / sizeof *stacks; i++)
+		for (int b = 0; b < stacks[i]->num_blocks; b++)
+			if (stacks[i]->blocks[b].self.num_heads)
+				return &stacks[i]->blocks[b].self;
+	return NULL;
+}
+
 static void describe(engine *e)
 {
 	for_layers(e, name_kernel, e);
 	if (!e->description[0])
 		snprintf(e->description, sizeof e->description, "%s", PRECISION_NAMES[e->precision]);
+	const engine_attention *a = first_attention(e);
+	const size_t n = strlen(e->description);
+	if (a)
+		snprintf(e->description + n, sizeof e->description - n, ", attention %s", attend_describe(a->type));
 }
 
 static wn_code open_layers(engine *e, engine_opener *op, wn_error *err)

@@ -36,7 +36,8 @@ typedef struct engine_options {
 wn_code engine_open(engine **out, const blip2 *m, const engine_options *o, wn_error *err);
 void engine_close(engine **e);
 precision engine_precision(const engine *e);
-/* "int8 brg:avx512_core_vnni", "int8 weights in f32 gemm:jit": what its layers really run on. e's memory. */
+/* "int8 brg:avx512_core_vnni, attention s8 avx512_vnni", "int8 weights in f32 gemm:jit, attention f32 oneDNN": what its layers really
+ * run on. e's memory. */
 const char *engine_describe(const engine *e);
 /* Layers that run in p, weights rounded to it in f32 included. */
 int engine_count_layers(const engine *e, precision p);

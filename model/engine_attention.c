@@ -1,7 +1,7 @@
 /* engine_attention.c: attention between an engine's layers: the operands that lanes share, and each lane's rows of the result.
  *
  * Operands are s8 where the projections are int8 and the CPU has a kernel for it (attend.h), else bf16, in an f32 engine or without
- * bf16 f32: then a sample's heads are one batch of products, and scores and softmax are f32. */
+ * bf16 f32. Where these have no kernel a sample's heads are one batch of oneDNN's products, with f32 scores and softmax between. */
 #include <math.h>
 #include <string.h>
 
@@ -15,7 +15,7 @@ static size_t inner_of(const engine_attention *a) { return (size_t)a->num_heads 
 /* s8 where the projections make s32 sums: a projection that was kept from int8 keeps its attention, too. */
 static element operands_type(const engine_attention *a, precision p)
 {
-	if (a->qkv.dst == ELEMENT_S32 && (!a->kv_width || a->kv.dst == ELEMENT_S32) && attend_int8())
+	if (a->qkv.dst == ELEMENT_S32 && (!a->kv_width || a->kv.dst == ELEMENT_S32) && attend_kernel(ELEMENT_S8))
 		return ELEMENT_S8;
 	return p != PRECISION_F32 && dnn_has_bf16() ? ELEMENT_BF16 : ELEMENT_F32;
 }
@@ -122,7 +122,7 @@ static engine_view gather_queries(engine_lane *l, const engine_attention *a, eng
 	return (engine_view){.data = l->queries, .stride = inner_of(a)};
 }
 
-/* In f32 or bf16: all heads are one batch of products. */
+/* All heads as one batch of products, in f32 or bf16. */
 static void attend_heads(engine_lane *l, const engine_attention *a, const engine_operands *o, const attended *t, const attend_queries *queries,
 			 void *context)
 {
@@ -137,20 +137,20 @@ static void attend_heads(engine_lane *l, const engine_attention *a, const engine
 	packed_multiply(l->runner, &sums, a->type == ELEMENT_BF16 ? (void *)l->probs : (void *)l->scores, o->v.data, context);
 }
 
-static attend_rows rows_of(engine_view v, size_t head, size_t head_dim)
+static attend_rows rows_of(const engine_attention *a, engine_view v, size_t head)
 {
-	return (attend_rows){(const int8_t *)v.data + head * head_dim, v.stride, v.scale + head, v.scales};
+	return (attend_rows){v.data + head * (size_t)a->head_dim * element_size(a->type), v.stride, v.scale + head, v.scales};
 }
 
-static void attend_heads_int8(engine_lane *l, const engine_attention *a, const engine_operands *o, const attended *t, const attend_queries *queries,
-			      float *context)
+/* One head after the other, by the CPU's own kernel. */
+static void attend_each_head(engine_lane *l, const engine_attention *a, attend_fn attend, const engine_operands *o, const attended *t,
+			     const attend_queries *queries, char *context)
 {
-	const size_t d = (size_t)a->head_dim;
-	const attend_fn attend = attend_int8();
+	const size_t d = (size_t)a->head_dim, size = a->type == ELEMENT_BF16 ? 2 : 4;
 	for (size_t h = 0; h < (size_t)a->num_heads; h++)
-		attend(&(attend_job){.q = rows_of(o->q, h, d), .k = rows_of(o->k, h, d), .v = rows_of(o->v, h, d), .keys = t->keys, .head_dim = d,
-				     .scale = 1.0f / sqrtf((float)d), .causal = t->causal, .mask = t->mask, .queries = *queries,
-				     .out = context + h * d, .out_stride = inner_of(a), .scratch = l->scores});
+		attend(&(attend_job){.type = a->type, .q = rows_of(a, o->q, h), .k = rows_of(a, o->k, h), .v = rows_of(a, o->v, h), .keys = t->keys,
+				     .head_dim = d, .scale = 1.0f / sqrtf((float)d), .causal = t->causal, .mask = t->mask, .queries = *queries,
+				     .out = context + h * d * size, .out_stride = inner_of(a), .scratch = l->scores});
 }
 
 /* The span that begins with row i of `share`. */
@@ -171,14 +171,15 @@ void engine_attend(engine_lane *l, const engine_attention *a, bool causal, const
 	const bool self = !a->kv_width, bf16 = a->type == ELEMENT_BF16;
 	const size_t len = (size_t)run->len, keys = self ? len : (size_t)run->encoder_len, row_bytes = inner_of(a) * (bf16 ? 2 : 4);
 	char *context = layer_context(l, &a->out, bf16);
+	const attend_fn attend = attend_kernel(a->type);
 	for (size_t i = 0; i < share.count;) {
 		const span p = span_at(run, share, i);
 		const attended t = {.len = len, .keys = keys, .causal = causal && self,
 				    .mask = self && run->mask ? run->mask + p.sample * len * len : NULL};
 		const engine_operands sample = {behind(o->q, p.sample * len, a->type), behind(o->k, p.sample * keys, a->type),
 						behind(o->v, p.sample * keys, a->type)};
-		if (a->type == ELEMENT_S8)
-			attend_heads_int8(l, a, &sample, &t, &p.queries, (float *)(void *)(context + i * row_bytes));
+		if (attend)
+			attend_each_head(l, a, attend, &sample, &t, &p.queries, context + i * row_bytes);
 		else
 			attend_heads(l, a, &sample, &t, &p.queries, context + i * row_bytes);
 		i += p.queries.count;

@@ -275,18 +275,24 @@ void layer_write_parts(engine_lane *l, const layer *y, size_t rows, size_t width
 				   parts, width);
 }
 
-void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows)
+static void activate_row(engine_lane *l, const layer *y, activation f, const layer *next, size_t r)
 {
-	const bool sums = y->dst == ELEMENT_S32 && next->src == ELEMENT_S8;
-	product(l, y, rows, l->raw);
-	for (size_t r = 0; r < rows && sums; r++)
-		(f == ACTIVATION_GELU ? ops->quantize_gelu : ops->quantize_relu)((int8_t *)l->in + r * next->in, &l->in_scale[r], l->row,
-										 (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale,
-										 y->bias, 1, y->out);
-	for (size_t r = 0; r < rows && !sums; r++) {
-		float *row = load_row(l, y, r);
-		float *act = next->src == ELEMENT_F32 ? (float *)l->in + r * next->in : row;
-		(f == ACTIVATION_GELU ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, y->out);
+	const bool gelu = f == ACTIVATION_GELU;
+	if (y->dst == ELEMENT_S32 && next->src == ELEMENT_S8) {
+		(gelu ? ops->quantize_gelu : ops->quantize_relu)((int8_t *)l->in + r * next->in, &l->in_scale[r], l->row,
+								 (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale, y->bias, 1, y->out);
+	} else if (y->dst == ELEMENT_BF16 && next->src == ELEMENT_BF16) {
+		(gelu ? ops->half_gelu : ops->half_relu)((uint16_t *)l->in + r * next->in, (uint16_t *)l->raw + r * y->out, y->out);
+	} else {
+		float *row = load_row(l, y, r), *act = next->src == ELEMENT_F32 ? (float *)l->in + r * next->in : row;
+		(gelu ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, y->out);
 		store_row(l, next, r, act);
 	}
+}
+
+void layer_activate(engine_lane *l, const layer *y, activation f, const layer *next, size_t rows)
+{
+	product(l, y, rows, l->raw);
+	for (size_t r = 0; r < rows; r++)
+		activate_row(l, y, f, next, r);
 }

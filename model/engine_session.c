@@ -18,7 +18,7 @@ typedef struct operand_needs {
 /* Elements of a lane's buffers, and the shared operands, as the largest user of each needs them. */
 typedef struct needs {
 	int lanes;
-	size_t in, rows, raw, scores, probs, context, row;
+	size_t in, rows, raw, scores, probs, queries, context, row;
 	operand_needs qkv, kv;
 } needs;
 
@@ -56,10 +56,12 @@ static void need_attention(needs *most, const engine_attention *a, size_t n, siz
 	}
 	need_operand(&most->qkv, a, &a->qkv, n * len);
 	raise(&most->context, share * inner);
-	if (a->type == ELEMENT_S8)
-		raise(&most->scores, attend_scratch(keys, (size_t)a->head_dim) / sizeof(float));
-	else
-		raise(&most->scores, (size_t)a->num_heads * span * keys);
+	if (attend_kernel(a->type)) {
+		raise(&most->scores, attend_scratch(a->type, keys, (size_t)a->head_dim) / sizeof(float));
+		return;
+	}
+	raise(&most->scores, (size_t)a->num_heads * span * keys);
+	raise(&most->queries, share * inner);
 	if (a->type == ELEMENT_BF16)
 		raise(&most->probs, (size_t)a->num_heads * span * keys);
 }
@@ -81,7 +83,7 @@ static bool lay_out_lane(engine_lane *l, arena *a, const needs *most)
 	float *in, *raw, *context, *queries;
 	if (!arena_floats(a, &in, most->in, 1) || !arena_floats(a, &l->in_scale, most->rows, 1) || !arena_floats(a, &raw, most->raw, 1) ||
 	    !arena_floats(a, &l->scores, most->scores, 1) || !arena_floats(a, &context, most->context, 1) ||
-	    !arena_floats(a, &queries, most->context, 1) || !arena_floats(a, &l->row, most->row, 1) ||
+	    !arena_floats(a, &queries, most->queries, 1) || !arena_floats(a, &l->row, most->row, 1) ||
 	    !(l->probs = arena_alloc(a, most->probs * sizeof *l->probs)))
 		return false;
 	l->in = in;
@@ -98,7 +100,7 @@ static bool lay_out_operand(operand *o, arena *a, const operand_needs *most)
 
 static bool lay_out_lanes(engine_session *s, arena *a, const needs *most)
 {
-	const needs wide = {.lanes = 1, .context = 1, .scores = 1, .probs = 1};
+	const needs wide = {.lanes = 1, .context = 1, .queries = 1, .scores = 1, .probs = 1};
 	needs logits = wide;
 	need_layer(&logits, &s->e->logits, (size_t)s->max_rows);
 	bool ok = lay_out_lane(&s->wide, a, &logits);
@@ -116,7 +118,7 @@ static bool lay_out(engine_session *s, arena *a)
 	const size_t n = (size_t)s->max_batch, patches = (size_t)blip2_num_patches(c), queries = (size_t)c->num_query_tokens;
 	const size_t len = queries + (size_t)s->max_text_len;
 	const size_t dv = (size_t)e->m->vision.hidden, dq = (size_t)e->m->qformer.hidden, dt = (size_t)e->m->text.hidden;
-	needs most = {.lanes = s->num_lanes, .probs = 1, .kv = {1, 1}}; /* nothing of no bytes */
+	needs most = {.lanes = s->num_lanes, .queries = 1, .probs = 1, .kv = {1, 1}}; /* nothing of no bytes */
 	need_layer(&most, &e->patches, n * patches);
 	/* a lane's share of rows begins and ends in the middle of samples, and its patches with it: one more than their share */
 	raise(&most.in, (share_of(&most, n * patches) + 1) * e->patches.in);

@@ -37,6 +37,9 @@ typedef struct ops_table {
 	void (*to_bf16)(uint16_t *out, const float *x, size_t count);
 	/* The other way, exact. */
 	void (*widen)(float *out, const uint16_t *x, size_t count);
+	/* out = gelu_erf(x) (within 1.3e-4, absolute) or relu(x), bf16 to bf16. A NaN stays one. out may be x. */
+	void (*half_gelu)(uint16_t *out, const uint16_t *x, size_t count);
+	void (*half_relu)(uint16_t *out, const uint16_t *x, size_t count);
 	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros;
 	 * NaN when some x[i] is NaN or infinite, as with all kernels here that end in int8). */
 	float (*quantize)(int8_t *q, const float *x, size_t count);

@@ -8,6 +8,12 @@
 
 #include "model/ops.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
 #define PASTE2(a, b) a##b
 #define PASTE(a, b)  PASTE2(a, b)
 #define STR2(a)      #a
@@ -24,6 +30,30 @@ void OPS_NAME(quantize_gelu)(int8_t *q, float *scales, float *row, const int32_t
 			     const float *bias, size_t parts, size_t width);
 void OPS_NAME(quantize_relu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
 			     const float *bias, size_t parts, size_t width);
+
+/* ops_half.c */
+void OPS_NAME(half_gelu)(uint16_t *out, const uint16_t *x, size_t count);
+void OPS_NAME(half_relu)(uint16_t *out, const uint16_t *x, size_t count);
+
+/* bf16: exact; to nearest even, a NaN stays one. */
+INLINE float widen_half(uint16_t half)
+{
+	union {
+		uint32_t u;
+		float f;
+	} v = {.u = (uint32_t)half << 16};
+	return v.f;
+}
+
+INLINE uint16_t round_to_half(float x)
+{
+	union {
+		float f;
+		uint32_t u;
+	} v = {.f = x};
+	const uint32_t even = (v.u + 0x7fffu + ((v.u >> 16) & 1)) >> 16;
+	return (uint16_t)((v.u & 0x7fffffffu) > 0x7f800000u ? (v.u >> 16) | 0x40u : even);
+}
 
 /* e^x, relative error below 2e-7; x is clamped to where the result is a normal float. Cody-Waite reduction to
  * |r| <= ln2/2, then a degree-6 polynomial. */
@@ -60,5 +90,25 @@ static inline float normal_cdf(float x, float *exp_half)
 	float half = 0.5f * y; /* the tail beyond |x| */
 	return x < 0 ? half : 1.0f - half;
 }
+
+#if defined(__AVX512F__)
+enum { ZMM = 16 }; /* floats in a vector */
+
+INLINE __mmask16 lanes(size_t left) { return left >= ZMM ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1); }
+
+/* x * Phi(x) = x / 2 + h(x * x), h even and smooth: up to |x| = 4 a polynomial of degree 9 in x * x (Chebyshev interpolation, off by at
+ * most 8e-6), beyond that |x| / 2 (by at most 1.3e-4). For kernels whose results are rounded to 8 bits. */
+INLINE __m512 wide_gelu(__m512 x)
+{
+	static const float h[] = {8.510986065e-3f, -2.027176990e-2f, 2.444114537e-2f, -4.337950768e-2f, 8.166089828e-2f,
+				  -1.172046106e-1f, 1.522839473e-1f, -2.267929915e-1f, 7.330385413e-1f, 1.407592071f};
+	const __m512 half = _mm512_set1_ps(0.5f), t = _mm512_mul_ps(x, x), u = _mm512_fmadd_ps(t, _mm512_set1_ps(0.125f), _mm512_set1_ps(-1));
+	__m512 y = _mm512_set1_ps(h[0]);
+	for (int i = 1; i < 10; i++)
+		y = _mm512_fmadd_ps(y, u, _mm512_set1_ps(h[i]));
+	const __mmask16 beyond = _mm512_cmp_ps_mask(t, _mm512_set1_ps(16), _CMP_GT_OQ);
+	return _mm512_fmadd_ps(x, half, _mm512_mask_mul_ps(y, beyond, _mm512_abs_ps(x), half));
+}
+#endif
 
 #endif

@@ -157,26 +157,15 @@ static void column_sum(float *out, const float *y, size_t rows, size_t d, size_t
 static void to_bf16(uint16_t *out, const float *x, size_t count)
 {
 #pragma omp simd
-	for (size_t i = 0; i < count; i++) {
-		union {
-			float f;
-			uint32_t u;
-		} v = {.f = x[i]};
-		uint32_t rounded = (v.u + 0x7fffu + ((v.u >> 16) & 1)) >> 16;
-		out[i] = (uint16_t)((v.u & 0x7fffffffu) > 0x7f800000u ? (v.u >> 16) | 0x40u : rounded);
-	}
+	for (size_t i = 0; i < count; i++)
+		out[i] = round_to_half(x[i]);
 }
 
 static void widen(float *out, const uint16_t *x, size_t count)
 {
 #pragma omp simd
-	for (size_t i = 0; i < count; i++) {
-		union {
-			uint32_t u;
-			float f;
-		} v = {.u = (uint32_t)x[i] << 16};
-		out[i] = v.f;
-	}
+	for (size_t i = 0; i < count; i++)
+		out[i] = widen_half(x[i]);
 }
 
 static void dequantize(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
@@ -405,6 +394,8 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.column_sum = column_sum,
 	.to_bf16 = to_bf16,
 	.widen = widen,
+	.half_gelu = OPS_NAME(half_gelu),
+	.half_relu = OPS_NAME(half_relu),
 	.quantize = OPS_NAME(quantize),
 	.quantize_norm = OPS_NAME(quantize_norm),
 	.quantize_sums = OPS_NAME(quantize_sums),

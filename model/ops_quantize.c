@@ -7,8 +7,6 @@
 
 #include "model/ops_internal.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum { AS_IT_IS, GELU, RELU };
 
 /* From bits; NaN for infinity as well: no scale stands for such a row. */
@@ -22,12 +20,6 @@ INLINE float largest_of(int32_t bits)
 }
 
 #if defined(__AVX512F__)
-#include <immintrin.h>
-
-enum { WIDE = 16 };
-
-INLINE __mmask16 lanes(size_t left) { return left >= WIDE ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1); }
-
 /* Of a row under way: the bits of the largest |x|. As whole numbers a NaN is larger than infinity and that than all others: both stay. */
 INLINE __m512i widened(__m512i most, __m512 x) { return _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(x))); }
 
@@ -36,7 +28,7 @@ INLINE float quantize_by(int8_t *q, const float *x, __m512i most, size_t count)
 {
 	const float largest = largest_of(_mm512_reduce_max_epi32(most));
 	const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0);
-	for (size_t i = 0; i < count; i += WIDE) {
+	for (size_t i = 0; i < count; i += ZMM) {
 		const __mmask16 in = lanes(count - i);
 		const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(in, x + i), inverse));
 		if (in == 0xffff)
@@ -47,32 +39,18 @@ INLINE float quantize_by(int8_t *q, const float *x, __m512i most, size_t count)
 	return largest / 127.0f;
 }
 
-/* x * Phi(x) = x / 2 + h(x * x), h even and smooth: up to |x| = 4 a polynomial of degree 9 in x * x (Chebyshev interpolation, off by at
- * most 8e-6), beyond that |x| / 2 (by at most 1.3e-4). What follows rounds to a 127th of the row's largest value. */
-INLINE __m512 gelu(__m512 x)
-{
-	static const float h[] = {8.510986065e-3f, -2.027176990e-2f, 2.444114537e-2f, -4.337950768e-2f, 8.166089828e-2f,
-				  -1.172046106e-1f, 1.522839473e-1f, -2.267929915e-1f, 7.330385413e-1f, 1.407592071f};
-	const __m512 half = _mm512_set1_ps(0.5f), t = _mm512_mul_ps(x, x), u = _mm512_fmadd_ps(t, _mm512_set1_ps(0.125f), _mm512_set1_ps(-1));
-	__m512 y = _mm512_set1_ps(h[0]);
-	for (int i = 1; i < 10; i++)
-		y = _mm512_fmadd_ps(y, u, _mm512_set1_ps(h[i]));
-	const __mmask16 beyond = _mm512_cmp_ps_mask(t, _mm512_set1_ps(16), _CMP_GT_OQ);
-	return _mm512_fmadd_ps(x, half, _mm512_mask_mul_ps(y, beyond, _mm512_abs_ps(x), half));
-}
-
 INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count,
 			   int f)
 {
 	const __m512 by = _mm512_set1_ps(row_scale);
 	__m512i most = _mm512_setzero_si512();
-	for (size_t i = 0; i < count; i += WIDE) {
+	for (size_t i = 0; i < count; i += ZMM) {
 		const __mmask16 in = lanes(count - i);
 		const __m512 sum = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(in, sums + i));
 		__m512 v = _mm512_fmadd_ps(sum, _mm512_mul_ps(by, _mm512_maskz_loadu_ps(in, scale + i)),
 					   bias ? _mm512_maskz_loadu_ps(in, bias + i) : _mm512_setzero_ps());
 		if (f == GELU)
-			v = gelu(v);
+			v = wide_gelu(v);
 		else if (f == RELU)
 			v = _mm512_max_ps(v, _mm512_setzero_ps());
 		most = widened(most, v);
@@ -84,7 +62,7 @@ INLINE float quantize_part(int8_t *q, float *row, const int32_t *sums, float row
 float OPS_NAME(quantize)(int8_t *q, const float *x, size_t count)
 {
 	__m512i most = _mm512_setzero_si512();
-	for (size_t i = 0; i < count; i += WIDE)
+	for (size_t i = 0; i < count; i += ZMM)
 		most = widened(most, _mm512_maskz_loadu_ps(lanes(count - i), x + i));
 	return quantize_by(q, x, most, count);
 }
@@ -93,15 +71,15 @@ float OPS_NAME(quantize_norm)(int8_t *q, float *row, const float *x, const float
 {
 	__m512 sum = _mm512_setzero_ps(), squares = sum;
 	__m512i most = _mm512_setzero_si512();
-	for (size_t i = 0; i < d; i += WIDE)
+	for (size_t i = 0; i < d; i += ZMM)
 		sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes(d - i), x + i));
 	const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)d);
-	for (size_t i = 0; i < d; i += WIDE) {
+	for (size_t i = 0; i < d; i += ZMM) {
 		const __m512 v = _mm512_maskz_sub_ps(lanes(d - i), _mm512_maskz_loadu_ps(lanes(d - i), x + i), mean);
 		squares = _mm512_fmadd_ps(v, v, squares);
 	}
 	const __m512 rstd = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)d + eps));
-	for (size_t i = 0; i < d; i += WIDE) {
+	for (size_t i = 0; i < d; i += ZMM) {
 		const __mmask16 in = lanes(d - i);
 		const __m512 v = _mm512_mul_ps(_mm512_maskz_sub_ps(in, _mm512_maskz_loadu_ps(in, x + i), mean), rstd);
 		const __m512 y = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(in, gamma + i), _mm512_maskz_loadu_ps(in, beta + i));

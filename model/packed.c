@@ -14,12 +14,6 @@
 
 static const dnnl_data_type_t TYPES[] = {dnnl_f32, dnnl_bf16, dnnl_s8, dnnl_u8, dnnl_s32};
 
-size_t element_size(element e)
-{
-	static const size_t sizes[] = {4, 2, 1, 1, 4};
-	return sizes[e];
-}
-
 static bool is_int8(element e) { return e == ELEMENT_S8 || e == ELEMENT_U8; }
 static element weights_of(element src) { return is_int8(src) ? ELEMENT_S8 : src; }
 

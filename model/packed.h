@@ -14,9 +14,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-
-typedef enum element { ELEMENT_F32, ELEMENT_BF16, ELEMENT_S8, ELEMENT_U8, ELEMENT_S32 } element;
-size_t element_size(element e);
+#include "model/element.h"
 
 typedef struct packed_spec {
 	int64_t in, out;

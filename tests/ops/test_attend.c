@@ -1,5 +1,5 @@
-/* test_attend.c: int8 attention, plain and this CPU's kernel, against softmax(q k^T) v of the dequantised operands in double
- * precision: what is left is the probabilities' rounding to a 255th of the largest. */
+/* test_attend.c: attention on operands of each type, plain and this CPU's kernel, against softmax(q k^T) v of what the operands mean, in
+ * double precision: what is left is the rounding of probabilities (s8: to a 255th of the largest; bf16: by 2^-8) and of bf16 results. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,18 +12,31 @@
 #include <cmocka.h>
 
 #include "model/attend.h"
+#include "model/ops.h"
 #include "tests/ops/values.h"
 
 enum { MAX_KEYS = 260, MAX_DIM = 130, HEADS = 2 };
 
+/* The same rows three times. */
+typedef struct rows {
+	int8_t s8[MAX_KEYS][HEADS * MAX_DIM];
+	uint16_t bf16[MAX_KEYS][HEADS * MAX_DIM];
+	float f32[MAX_KEYS][HEADS * MAX_DIM];
+	float scale[MAX_KEYS][HEADS]; /* of s8 */
+} rows;
+
 typedef struct operands {
-	int8_t q[MAX_KEYS][HEADS * MAX_DIM], k[MAX_KEYS][HEADS * MAX_DIM], v[MAX_KEYS][HEADS * MAX_DIM];
-	float q_scale[MAX_KEYS][HEADS], k_scale[MAX_KEYS][HEADS], v_scale[MAX_KEYS][HEADS];
+	rows q, k, v;
 	float mask[MAX_KEYS * MAX_KEYS];
-	float out[MAX_KEYS][MAX_DIM + 3];
+	union {
+		float f32[MAX_KEYS][MAX_DIM + 3];
+		uint16_t bf16[MAX_KEYS][MAX_DIM + 3];
+	} out;
 } operands;
 
 static operands *o;
+static const element TYPES[] = {ELEMENT_S8, ELEMENT_BF16, ELEMENT_F32};
+static const char *const NAMES[] = {[ELEMENT_S8] = "s8", [ELEMENT_BF16] = "bf16", [ELEMENT_F32] = "f32"};
 
 static float uniform(float lo, float hi)
 {
@@ -31,13 +44,36 @@ static float uniform(float lo, float hi)
 	return lo + (hi - lo) * 0.5f * (1 + value(drawn++, 5));
 }
 
-static void fill_rows(int8_t rows[][HEADS * MAX_DIM], float scale[][HEADS], float most)
+static uint16_t half(float x)
+{
+	uint16_t h;
+	ops->to_bf16(&h, &x, 1);
+	return h;
+}
+
+static float widened(uint16_t h)
+{
+	const uint32_t bits = (uint32_t)h << 16;
+	float x;
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static void set(rows *r, int row, int column, float x)
+{
+	r->f32[row][column] = x;
+	r->bf16[row][column] = half(x);
+}
+
+static void fill_rows(rows *r, float most)
 {
 	for (int i = 0; i < MAX_KEYS; i++) {
-		for (int d = 0; d < HEADS * MAX_DIM; d++)
-			rows[i][d] = (int8_t)(floor(uniform(-127, 127.99f)));
 		for (int h = 0; h < HEADS; h++)
-			scale[i][h] = uniform(0.1f, 1) * most;
+			r->scale[i][h] = uniform(0.1f, 1) * most;
+		for (int d = 0; d < HEADS * MAX_DIM; d++) {
+			r->s8[i][d] = (int8_t)(floor(uniform(-127, 127.99f)));
+			set(r, i, d, r->s8[i][d] * r->scale[i][d / MAX_DIM]);
+		}
 	}
 }
 
@@ -46,9 +82,9 @@ static int open_operands(void **state)
 	(void)state;
 	o = calloc(1, sizeof *o);
 	assert_non_null(o);
-	fill_rows(o->q, o->q_scale, 0.02f);
-	fill_rows(o->k, o->k_scale, 0.02f);
-	fill_rows(o->v, o->v_scale, 0.01f);
+	fill_rows(&o->q, 0.02f);
+	fill_rows(&o->k, 0.02f);
+	fill_rows(&o->v, 0.01f);
 	return 0;
 }
 
@@ -59,58 +95,112 @@ static int close_operands(void **state)
 	return 0;
 }
 
-static attend_rows head(int8_t rows[][HEADS * MAX_DIM], float scale[][HEADS], size_t h, size_t d)
+/* Its second head. */
+static attend_rows head(const rows *r, element type, size_t d)
 {
-	return (attend_rows){rows[0] + h * d, HEADS * MAX_DIM, scale[0] + h, HEADS};
+	const size_t stride = HEADS * MAX_DIM;
+	switch (type) {
+	case ELEMENT_S8:
+		return (attend_rows){r->s8[0] + d, stride, r->scale[0] + 1, HEADS};
+	case ELEMENT_BF16:
+		return (attend_rows){.data = r->bf16[0] + d, .stride = stride};
+	default:
+		return (attend_rows){.data = r->f32[0] + d, .stride = stride};
+	}
 }
 
-static attend_job job_of(size_t queries, size_t keys, size_t d, void *scratch)
+/* Operands and scratch: every_kernel's. */
+static attend_job job_of(size_t queries, size_t keys, size_t d)
 {
-	return (attend_job){.q = head(o->q, o->q_scale, 1, d), .k = head(o->k, o->k_scale, 1, d), .v = head(o->v, o->v_scale, 1, d),
-			    .keys = keys, .head_dim = d, .scale = 1 / sqrtf((float)d), .queries = {.count = queries, .len = keys},
-			    .out = o->out[0], .out_stride = MAX_DIM + 3, .scratch = scratch};
+	return (attend_job){.keys = keys, .head_dim = d, .scale = 1 / sqrtf((float)d), .queries = {.count = queries, .len = keys},
+			    .out = &o->out, .out_stride = MAX_DIM + 3};
 }
 
-static double meant(const attend_rows *r, size_t row, size_t d) { return r->data[row * r->stride + d] * (double)r->scale[row * r->scale_stride]; }
+static double meant(const attend_job *j, const attend_rows *r, size_t row, size_t d)
+{
+	const size_t i = row * r->stride + d;
+	return j->type == ELEMENT_S8 ? ((const int8_t *)r->data)[i] * (double)r->scale[row * r->scale_stride]
+	     : j->type == ELEMENT_BF16 ? widened(((const uint16_t *)r->data)[i]) : ((const float *)r->data)[i];
+}
+
+static float result(const attend_job *j, size_t i, size_t d)
+{
+	return j->type == ELEMENT_BF16 ? widened(o->out.bf16[i][d]) : o->out.f32[i][d];
+}
+
+/* Of one result: p are its row's probabilities. */
+static double tolerance(const attend_job *j, const double *p, size_t valid, size_t d, double want)
+{
+	double most = 0, noise = 0, bound = 1e-5;
+	for (size_t k = 0; k < valid; k++) {
+		const double scale = j->type == ELEMENT_S8 ? (double)j->v.scale[k * j->v.scale_stride] : 1;
+		most = fmax(most, p[k] * scale);
+		noise += j->type == ELEMENT_S8 ? (p[k] > 0 && scale > 0 ? fabs(meant(j, &j->v, k, d)) / scale : 0) : p[k] * fabs(meant(j, &j->v, k, d));
+	}
+	if (j->type == ELEMENT_S8)
+		bound += noise * most / 255 * 0.51;
+	else
+		bound += noise * 1e-6; /* f32 sums */
+	if (j->type == ELEMENT_BF16)
+		bound += (noise + fabs(want)) / 256 * 1.02;
+	return bound;
+}
 
 static void expect_row(const char *name, const attend_job *j, size_t i, size_t row)
 {
-	double p[MAX_KEYS], sum = 0, top = -INFINITY, most = 0;
+	double p[MAX_KEYS], sum = 0, top = -INFINITY;
 	const size_t valid = j->causal ? row + 1 : j->keys;
 	for (size_t k = 0; k < valid; k++) {
 		p[k] = j->mask ? j->mask[row * j->keys + k] : 0;
 		for (size_t d = 0; d < j->head_dim; d++)
-			p[k] += meant(&j->q, row, d) * meant(&j->k, k, d) * j->scale;
+			p[k] += meant(j, &j->q, row, d) * meant(j, &j->k, k, d) * j->scale;
 		top = fmax(top, p[k]);
 	}
 	for (size_t k = 0; k < valid; k++)
 		sum += p[k] = exp(p[k] - top);
 	for (size_t k = 0; k < valid; k++)
-		most = fmax(most, p[k] * j->v.scale[k * j->v.scale_stride] / sum);
+		p[k] /= sum;
 	for (size_t d = 0; d < j->head_dim; d++) {
-		double want = 0, noise = 0;
-		for (size_t k = 0; k < valid; k++) {
-			want += p[k] / sum * meant(&j->v, k, d);
-			noise += p[k] > 0 ? abs(j->v.data[k * j->v.stride + d]) : 0;
-		}
-		const double got = o->out[i][d], bound = noise * most / 255 * 0.51 + 1e-5;
+		double want = 0;
+		for (size_t k = 0; k < valid; k++)
+			want += p[k] * meant(j, &j->v, k, d);
+		const double got = result(j, i, d), bound = tolerance(j, p, valid, d, want);
 		if (!(fabs(got - want) <= bound))
-			fail_msg("%s: %zu queries, %zu keys of %zu, query %zu, result %zu: got %.9g, expected %.9g within %.2g", name,
+			fail_msg("%s %s: %zu queries, %zu keys of %zu, query %zu, result %zu: got %.9g, expected %.9g within %.2g", NAMES[j->type], name,
 				 j->queries.count, j->keys, j->head_dim, i, d, got, want, bound);
 	}
-	assert_true(o->out[i][j->head_dim] == 77); /* nothing behind a row's results is written */
+	assert_true(result(j, i, j->head_dim) == 77); /* nothing behind a row's results is written */
 }
 
 typedef void (*check_fn)(const char *name, attend_fn attend, attend_job *j);
 
-static void every_kernel(attend_job *j, check_fn check)
+static void try_kernel(const char *name, attend_fn attend, attend_job *j, check_fn check)
 {
+	const size_t bytes = (attend_scratch(j->type, j->keys, j->head_dim) + 63) / 64 * 64;
 	for (int i = 0; i < MAX_KEYS; i++)
 		for (int d = 0; d < MAX_DIM + 3; d++)
-			o->out[i][d] = 77;
-	check("plain", attend_int8_plain, j);
-	if (attend_int8())
-		check("kernel", attend_int8(), j);
+			if (j->type == ELEMENT_BF16)
+				o->out.bf16[i][d] = half(77);
+			else
+				o->out.f32[i][d] = 77;
+	j->scratch = aligned_alloc(64, bytes);
+	assert_non_null(j->scratch);
+	memset(j->scratch, 0xff, bytes); /* what is left of another call must not matter */
+	check(name, attend, j);
+	free(j->scratch);
+}
+
+static void every_kernel(attend_job *j, check_fn check)
+{
+	for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+		j->type = TYPES[i];
+		j->q = head(&o->q, j->type, MAX_DIM);
+		j->k = head(&o->k, j->type, MAX_DIM);
+		j->v = head(&o->v, j->type, MAX_DIM);
+		try_kernel("plain", attend_plain, j, check);
+		if (attend_kernel(j->type))
+			try_kernel("kernel", attend_kernel(j->type), j, check);
+	}
 }
 
 static void check_rows_in_order(const char *name, attend_fn attend, attend_job *j)
@@ -120,27 +210,17 @@ static void check_rows_in_order(const char *name, attend_fn attend, attend_job *
 		expect_row(name, j, i, j->queries.first + i);
 }
 
-static void *scratch_of(size_t keys, size_t d)
-{
-	void *p = aligned_alloc(64, (attend_scratch(keys, d) + 63) / 64 * 64);
-	assert_non_null(p);
-	memset(p, 0xff, attend_scratch(keys, d)); /* what is left of another call must not matter */
-	return p;
-}
-
 static void shapes_of_all_sizes(void **state)
 {
 	static const size_t keys[] = {1, 3, 4, 15, 16, 17, 33, 64, 65, 96, 130, 257}, dims[] = {1, 3, 4, 8, 16, 24, 40, 63, 64, 65, 80, 128, 130};
 	(void)state;
 	for (size_t a = 0; a < sizeof keys / sizeof *keys; a++)
 		for (size_t b = 0; b < sizeof dims / sizeof *dims; b++) {
-			void *scratch = scratch_of(keys[a], dims[b]);
-			attend_job j = job_of(keys[a] < 7 ? keys[a] : 7, keys[a], dims[b], scratch);
+			attend_job j = job_of(keys[a] < 7 ? keys[a] : 7, keys[a], dims[b]);
 			j.queries.first = keys[a] - j.queries.count;
 			every_kernel(&j, check_rows_in_order);
 			j.causal = true;
 			every_kernel(&j, check_rows_in_order);
-			free(scratch);
 		}
 }
 
@@ -152,16 +232,17 @@ static void masked_keys_count_nothing(void **state)
 	for (int row = 0; row < KEYS; row++)
 		for (int k = 0; k < KEYS; k++)
 			o->mask[row * KEYS + k] = k < PADDED && row >= PADDED ? -3.4028235e38f : 0;
-	void *scratch = scratch_of(KEYS, D);
-	attend_job j = job_of(KEYS, KEYS, D, scratch);
+	attend_job j = job_of(KEYS, KEYS, D);
 	j.mask = o->mask;
 	j.causal = true;
-	for (int i = 0; i < PADDED; i++)
-		o->v_scale[i][1] *= 1000; /* to be seen, were it counted */
+	const rows was = o->v;
+	for (int i = 0; i < PADDED; i++) { /* to be seen, were it counted */
+		o->v.scale[i][1] *= 1000;
+		for (int d = MAX_DIM; d < 2 * MAX_DIM; d++)
+			set(&o->v, i, d, 1000 * o->v.f32[i][d]);
+	}
 	every_kernel(&j, check_rows_in_order);
-	for (int i = 0; i < PADDED; i++)
-		o->v_scale[i][1] /= 1000;
-	free(scratch);
+	o->v = was;
 }
 
 static void check_chosen_rows(const char *name, attend_fn attend, attend_job *j)
@@ -175,14 +256,12 @@ static void check_chosen_rows(const char *name, attend_fn attend, attend_job *j)
 static void queries_may_be_any_rows(void **state)
 {
 	enum { KEYS = 41, D = 40 };
-	static const int32_t rows[] = {82, 83, 90, 101, 117, 122};
+	static const int32_t chosen[] = {82, 83, 90, 101, 117, 122};
 	(void)state;
-	void *scratch = scratch_of(KEYS, D);
-	attend_job j = job_of(6, KEYS, D, scratch);
+	attend_job j = job_of(6, KEYS, D);
 	j.causal = true;
-	j.queries.rows = rows;
+	j.queries.rows = chosen;
 	every_kernel(&j, check_chosen_rows);
-	free(scratch);
 }
 
 static void check_no_number(const char *name, attend_fn attend, attend_job *j)
@@ -190,8 +269,9 @@ static void check_no_number(const char *name, attend_fn attend, attend_job *j)
 	attend(j);
 	for (size_t i = 0; i < j->queries.count; i++)
 		for (size_t d = 0; d < j->head_dim; d++)
-			if (!isnan(o->out[i][d]))
-				fail_msg("%s: query %zu, result %zu is %g, a key or value is no number", name, i, d, o->out[i][d]);
+			if (!isnan(result(j, i, d)))
+				fail_msg("%s %s: query %zu, result %zu is %g, a key or value is no number", NAMES[j->type], name, i, d,
+					 (double)result(j, i, d));
 }
 
 /* Wherever it stands among the keys: an engine must not answer as if it were not there. */
@@ -200,29 +280,30 @@ static void a_nan_stays_one(void **state)
 	enum { KEYS = 41, D = 24 };
 	static const int at[] = {0, 3, 16, 40};
 	(void)state;
-	void *scratch = scratch_of(KEYS, D);
-	attend_job j = job_of(5, KEYS, D, scratch);
+	attend_job j = job_of(5, KEYS, D);
 	for (size_t i = 0; i < sizeof at / sizeof *at; i++)
 		for (int values = 0; values < 2; values++) {
-			float *scale = values ? &o->v_scale[at[i]][1] : &o->k_scale[at[i]][1], was = *scale;
-			*scale = NAN;
+			rows *r = values ? &o->v : &o->k;
+			const rows was = *r;
+			r->scale[at[i]][1] = NAN;
+			for (int d = MAX_DIM; d < 2 * MAX_DIM; d++)
+				set(r, at[i], d, NAN);
 			every_kernel(&j, check_no_number);
-			*scale = was;
+			*r = was;
 		}
-	free(scratch);
 }
 
 static void nothing_but_zeros(void **state)
 {
 	enum { KEYS = 20, D = 16 };
 	(void)state;
-	void *scratch = scratch_of(KEYS, D);
-	attend_job j = job_of(5, KEYS, D, scratch);
-	float zero = 0;
-	j.q.scale = j.k.scale = j.v.scale = &zero;
-	j.q.scale_stride = j.k.scale_stride = j.v.scale_stride = 0;
+	attend_job j = job_of(5, KEYS, D);
+	const operands was = *o;
+	memset(&o->q, 0, sizeof o->q);
+	memset(&o->k, 0, sizeof o->k);
+	memset(&o->v, 0, sizeof o->v);
 	every_kernel(&j, check_rows_in_order);
-	free(scratch);
+	*o = was;
 }
 
 int main(void)

@@ -271,6 +271,33 @@ static void check_int8(const ops_table *t, size_t d)
 		assert_true(fabsf(again[i] - out[i]) <= fabsf(out[i]) / 256);
 }
 
+static void check_half(const ops_table *t, size_t d)
+{
+	float x[MAX_COLS], y[MAX_COLS];
+	uint16_t in[MAX_COLS], out[MAX_COLS + 1];
+	void (*const kernels[])(uint16_t *, const uint16_t *, size_t) = {t->half_gelu, t->half_relu};
+	static const char *const names[] = {"half_gelu", "half_relu"};
+	fill(x, d, -6, 6);
+	x[0] = -40;
+	if (d > 2) {
+		x[1] = -NAN;
+		x[d - 1] = NAN;
+	}
+	t->to_bf16(in, x, d);
+	t->widen(x, in, d);
+	for (int k = 0; k < 2; k++) {
+		out[d] = 77;
+		kernels[k](out, in, d);
+		t->widen(y, out, d);
+		for (size_t i = 0; i < d; i++) {
+			const double want = k ? fmax(x[i], 0) : gelu(x[i]);
+			if (isnan(x[i]) ? !isnan(y[i]) : !(fabs(y[i] - want) <= fabs(want) / 250 + (k ? 0 : 1.3e-4)))
+				fail_msg("%s on %s, width %zu, element %zu: %g of %g, expected %g", names[k], t->name, d, i, y[i], x[i], want);
+		}
+		assert_int_equal(out[d], 77);
+	}
+}
+
 /* q times its scale is a row within half a step. */
 static void expect_quantized(const char *what, const ops_table *t, size_t d, const int8_t *q, double scale, const double *want)
 {
@@ -345,7 +372,7 @@ static void a_table_is_chosen(void **state)
 }
 
 static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy, check_int8,
-			     check_quantized};
+			     check_quantized, check_half};
 
 int main(void)
 {
@@ -359,6 +386,7 @@ int main(void)
 		{"cross-entropy and log-softmax", every_table, NULL, NULL, &checks[5]},
 		{"int8 and bf16, there and back", every_table, NULL, NULL, &checks[6]},
 		{"rows that end in int8", every_table, NULL, NULL, &checks[7]},
+		{"activations from bf16 to bf16", every_table, NULL, NULL, &checks[8]},
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
