@@ -199,6 +199,11 @@ decoder_options decoder_options_of(const server_config *c)
 	    .timeout_ns = c->decode_timeout_ns};
 }
 
+bool decoder_uses_helper(decode_isolation isolation)
+{
+	return isolation == DECODE_IN_PROCESS || (isolation == DECODE_AUTO && decode_helper_can_be_confined());
+}
+
 wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err)
 {
 	decoder *d = *out = calloc(1, sizeof *d);
@@ -206,7 +211,7 @@ wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for an image decoder");
 	d->opt = *opt;
 	d->socket = d->memory = -1;
-	if (opt->isolation == DECODE_IN_THREAD || (opt->isolation == DECODE_AUTO && !decode_helper_can_be_confined()))
+	if (!decoder_uses_helper(opt->isolation))
 		return WN_OK;
 	wn_error why = {0};
 	wn_code code = isolate(d, &why);

@@ -33,6 +33,9 @@ typedef struct decoder_options {
 
 decoder_options decoder_options_of(const server_config *c);
 
+/* Whether images are decoded in another process, if that can be started. */
+bool decoder_uses_helper(decode_isolation isolation);
+
 /* In a process: starts the helper, this same program with DECODE_HELPER_OPTION. WN_UNSUPPORTED when it could not be confined
  * (built without libseccomp), WN_IO. DECODE_AUTO then decodes in the calling thread, and logs why when it could have been. */
 wn_code decoder_open(decoder **out, const decoder_options *opt, wn_error *err);

@@ -7,6 +7,7 @@
  * it is. By then nobody waits for an answer but who wanted that load. */
 #include "server/server.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -18,6 +19,7 @@
 #include "model/ops.h"
 #include "server/access.h"
 #include "server/audit.h"
+#include "server/decoder.h"
 #include "server/http.h"
 #include "server/log.h"
 #include "server/manager.h"
@@ -68,6 +70,16 @@ static void log_start(const server *s)
 	access_release(&rules);
 }
 
+/* Blocks of half a megabyte and more are the models', where no image is decoded in this process. malloc would map the first of them and
+ * then take the next ones, which are as large, from its heap: every swap would leave other holes there, and less to give back. */
+static void keep_heap_dense(const server_config *c)
+{
+	if (!decoder_uses_helper((decode_isolation)c->decode_isolation))
+		return;
+	mallopt(M_MMAP_THRESHOLD, 512 << 10);
+	mallopt(M_TRIM_THRESHOLD, 2 << 20); /* what a load takes and gives back in small pieces stays in between */
+}
+
 wn_code server_open(server **out, const server_config *c, wn_error *err)
 {
 	wn_error local = {0};
@@ -77,6 +89,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for the server");
 	s->config = c;
 	log_set_level((log_level)c->log_level);
+	keep_heap_dense(c);
 	processors found;
 	processors_look(&found, NULL);
 	placement_decide(&s->placement, c, &found);
