@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <omp.h>
+
 const char *load_step_name(load_step s)
 {
 	static const char *const NAMES[] = {"open", "budget", "digests", "content", "warm_up", "self_test", "changed"};
@@ -93,20 +95,25 @@ static wn_code open_classifier(served_model *m, const load_request *q, const cha
 	return code;
 }
 
-/* The first one tells what all of them take. */
+/* The first one tells what all of them take. A session is for as many threads as OpenMP would start here, and loading itself has one. */
 static wn_code open_sessions(served_model *m, const load_request *q, load_step *step, wn_error *err)
 {
+	const int own = omp_get_max_threads();
 	wn_code code = WN_OK;
+	omp_set_num_threads(q->threads);
 	for (int i = 0; code == WN_OK && i < q->instances; i++) {
 		code = classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err);
-		if (code != WN_OK)
-			return wn_fail_prefix(err, "inference instance %d", i);
+		if (code != WN_OK) {
+			wn_fail_prefix(err, "inference instance %d", i);
+			break;
+		}
 		m->instances++;
 		if (i == 0) {
 			m->bytes += (uint64_t)q->instances * classifier_session_bytes(m->sessions[0]);
 			code = check_budget(q, m->bytes, step, err);
 		}
 	}
+	omp_set_num_threads(own);
 	return code;
 }
 

@@ -55,6 +55,7 @@ typedef struct load_request {
 	const char *name;  /* "": as winnow.json says */
 	int version;       /* 0: a directory without a number */
 	int instances, max_batch;
+	int threads;   /* of each instance, at most: a model too small for them has fewer */
 	int precision; /* server_config's */
 	bool verify_digests;
 	uint64_t file_bytes;

@@ -13,8 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <omp.h>
-
 #include "model/dnn.h"
 #include "model/ops.h"
 #include "server/access.h"
@@ -95,8 +93,6 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	placement_decide(&s->placement, c, &found);
 	if (*s->placement.warning)
 		log_warning("%s", s->placement.warning);
-	/* Sessions size their scratch by the team of the thread that opens them: the same size as when they run. */
-	omp_set_num_threads(s->placement.threads);
 	wn_code code = access_open(&s->access, c, err);
 	if (code == WN_OK && *c->tls_certificate)
 		code = tls_load(c->tls_certificate, c->tls_key, err);

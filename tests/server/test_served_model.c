@@ -1,4 +1,4 @@
-/* test_served_model.c: what a version is reckoned to take of the memory budget: by what its weights are stored in and what they run
+/* test_served_model.c: a version is loaded for the threads that will run it; what it is reckoned to take of the memory budget: by what its weights are stored in and what they run
  * in, whatever winnow.json says or leaves out. */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <omp.h>
 
 #include "../base/temp_dir.h"
 #include "../engine/tiny_classifier.h"
@@ -52,10 +53,10 @@ static void store_int8(const char *name, bool with_quantization)
 }
 
 /* forced: inference.precision, 0 = the model's own. */
-static wn_code load(served_model **m, const char *dir, int forced, uint64_t memory_left, load_step *step)
+static wn_code load(served_model **m, const char *dir, int forced, int max_batch, uint64_t memory_left, load_step *step)
 {
 	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .max_batch = 1,
+	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .threads = 2, .max_batch = max_batch,
 				.precision = forced, .verify_digests = true, .file_bytes = FILE_BYTES, .memory_left = memory_left};
 	err = (wn_error){0};
 	const wn_code code = model_load(m, &q, step, &err);
@@ -67,17 +68,17 @@ static void expect(const char *dir, int forced, precision run_in, uint64_t bytes
 {
 	served_model *m = NULL;
 	load_step step;
-	ok(load(&m, dir, forced, UINT64_MAX, &step));
+	ok(load(&m, dir, forced, 1, UINT64_MAX, &step));
 	assert_int_equal(engine_precision(classifier_engine(m->classifier)), run_in);
 	const uint64_t scratch = classifier_session_bytes(m->sessions[0]);
 	assert_int_equal(m->bytes - scratch, bytes);
 	model_free(m);
 	/* Not one byte less will do, and neither will what the files alone take. */
-	ok(load(&m, dir, forced, bytes + scratch, &step));
+	ok(load(&m, dir, forced, 1, bytes + scratch, &step));
 	model_free(m);
 	const uint64_t too_little[] = {bytes + scratch - 1, bytes - 1, FILE_BYTES, FILE_BYTES - 1};
 	for (size_t i = 0; i < sizeof too_little / sizeof too_little[0]; i++) {
-		assert_int_equal(load(&m, dir, forced, too_little[i], &step), WN_TOO_LARGE);
+		assert_int_equal(load(&m, dir, forced, 1, too_little[i], &step), WN_TOO_LARGE);
 		assert_int_equal(step, LOAD_BUDGET);
 		assert_non_null(strstr(err.message, "tiny/1: takes about"));
 	}
@@ -105,11 +106,24 @@ static void f32_weights_are_reckoned_by_what_they_run_in(void **state)
 	expect(plain, 1 + PRECISION_INT8, PRECISION_INT8, FILE_BYTES + PACKED(1) / 4);
 }
 
+/* Whoever loads has one thread. (A batch of 8: one tiny sample has too few rows for two.) */
+static void sessions_have_the_threads_of_those_who_will_run_them(void **state)
+{
+	served_model *m = NULL;
+	load_step step;
+	omp_set_num_threads(1);
+	ok(load(&m, plain, 0, 8, UINT64_MAX, &step));
+	assert_int_equal(classifier_session_threads(m->sessions[0]), 2);
+	assert_int_equal(omp_get_max_threads(), 1);
+	model_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(int8_weights_are_reckoned_as_such_with_and_without_quantization),
 	    cmocka_unit_test(f32_weights_are_reckoned_by_what_they_run_in),
+	    cmocka_unit_test(sessions_have_the_threads_of_those_who_will_run_them),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
 }
