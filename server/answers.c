@@ -102,7 +102,7 @@ char *answer_model_metadata(const served_model *m, const placement *p)
 		      "shape", classifier_num_labels(m->classifier), "parameters", "digest", m->digest, "precision",
 		      PRECISION_NAMES[engine_precision(classifier_engine(m->classifier))], "engine",
 		      engine_describe(classifier_engine(m->classifier)), "inference", "mode", p->mode, "instances", p->instances,
-		      "threads", p->threads, "pinned", p->pinned, "oversubscribed", p->oversubscribed, "image_size", ckpt->image_processor.size, "parameter_count",
+		      "threads", classifier_session_threads(m->sessions[0]), "pinned", p->pinned, "oversubscribed", p->oversubscribed, "image_size", ckpt->image_processor.size, "parameter_count",
 		      (json_int_t)blip2_parameter_count(ckpt->model), "labels", labels));
 }
 

@@ -19,6 +19,7 @@
 
 /* Times that a team may turn out to be a new one, unless it stays as it is for a while in between: models that come and go are no
  * reason to give up. */
+#define WORK_PER_THREAD 1e8 /* floating-point operations: a millisecond in f32, half of one in bf16 or int8 */
 #define MOST_REBUILDS 8
 #define QUIET_RUNS    64
 
@@ -74,6 +75,12 @@ static void check_openmp(placement *p)
 		warn(p, "%s binds threads, those of HTTP and decoding too: inference.affinity does not do that", binding());
 }
 
+int placement_threads(const placement *p, double work)
+{
+	const double most = p->work_per_thread > 0 ? 1 + work / p->work_per_thread : p->threads;
+	return most < p->threads ? (int)most : p->threads;
+}
+
 void placement_decide(placement *out, const server_config *c, const processors *found)
 {
 	const bool throughput = c->inference_mode == MODE_THROUGHPUT;
@@ -85,6 +92,7 @@ void placement_decide(placement *out, const server_config *c, const processors *
 	if (p.instances > SERVER_MAX_INSTANCES)
 		p.instances = SERVER_MAX_INSTANCES;
 	p.threads = c->threads ? c->threads : throughput && !c->instances ? 1 : at_least_one(found->usable / p.instances);
+	p.work_per_thread = c->threads ? 0 : WORK_PER_THREAD;
 	p.oversubscribed = p.instances * p.threads > found->usable;
 	p.pinned = c->affinity == AFFINITY_AUTO && p.instances * p.threads == found->affinity && !binding();
 	if (p.oversubscribed)

@@ -95,12 +95,22 @@ static wn_code open_classifier(served_model *m, const load_request *q, const cha
 	return code;
 }
 
+/* Of a request with the longest prompt. */
+static double work_of(const classifier *c)
+{
+	const checkpoint *ckpt = classifier_checkpoint(c);
+	double work = 0;
+	for (int i = 0; i < NUM_COMPONENTS; i++)
+		work += blip2_flops(blip2_get_config(ckpt->model), (component)i, ckpt->manifest.max_text_tokens, classifier_num_labels(c));
+	return work;
+}
+
 /* The first one tells what all of them take. A session is for as many threads as OpenMP would start here, and loading itself has one. */
 static wn_code open_sessions(served_model *m, const load_request *q, load_step *step, wn_error *err)
 {
 	const int own = omp_get_max_threads();
 	wn_code code = WN_OK;
-	omp_set_num_threads(q->threads);
+	omp_set_num_threads(placement_threads(q->placement, work_of(m->classifier)));
 	for (int i = 0; code == WN_OK && i < q->instances; i++) {
 		code = classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err);
 		if (code != WN_OK) {

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "model/classifier.h"
 #include "server/config.h"
+#include "server/placement.h"
 
 #define MODEL_NAME_SIZE    65
 #define MODEL_VERSION_SIZE 24
@@ -55,7 +56,7 @@ typedef struct load_request {
 	const char *name;  /* "": as winnow.json says */
 	int version;       /* 0: a directory without a number */
 	int instances, max_batch;
-	int threads;   /* of each instance, at most: a model too small for them has fewer */
+	const placement *placement; /* says how many threads will run the model */
 	int precision; /* server_config's */
 	bool verify_digests;
 	uint64_t file_bytes;

@@ -145,7 +145,7 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 				     .name = name ? name : "",
 				     .version = name ? version : version_of_path(c->model_dir),
 				     .instances = o->placement->instances,
-				     .threads = o->placement->threads,
+				     .placement = o->placement,
 				     .max_batch = c->max_batch,
 				     .precision = c->precision,
 				     .verify_digests = c->verify_digests,

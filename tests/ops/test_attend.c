@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -245,6 +247,58 @@ static void masked_keys_count_nothing(void **state)
 	o->v = was;
 }
 
+/* Room that ends where memory does: a byte read behind it ends the test. */
+static void *before_a_wall(size_t n, size_t bytes)
+{
+	enum { WALLS = 7, ROOM = 1 << 16 };
+	static char *memory;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE), part = ROOM + page;
+	if (!memory) {
+		memory = mmap(NULL, WALLS * part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_true(memory != MAP_FAILED);
+		for (size_t i = 0; i < WALLS; i++)
+			assert_int_equal(mprotect(memory + i * part + ROOM, page, PROT_NONE), 0);
+	}
+	assert_true(n < WALLS && bytes <= ROOM);
+	return memory + n * part + ROOM - bytes;
+}
+
+static attend_rows rows_before_a_wall(const attend_job *j, const attend_rows *r, size_t n)
+{
+	const size_t size = element_size(j->type), width = j->head_dim * size;
+	char *data = before_a_wall(n, j->keys * width);
+	float *scale = before_a_wall(n + 1, j->keys * sizeof *scale);
+	for (size_t i = 0; i < j->keys; i++) {
+		memcpy(data + i * width, (const char *)r->data + i * r->stride * size, width);
+		if (j->type == ELEMENT_S8)
+			scale[i] = r->scale[i * r->scale_stride];
+	}
+	return (attend_rows){data, j->head_dim, scale, 1};
+}
+
+static void check_before_walls(const char *name, attend_fn attend, attend_job *j)
+{
+	float *mask = before_a_wall(6, j->keys * j->keys * sizeof *mask);
+	for (size_t i = 0; i < j->keys * j->keys; i++)
+		mask[i] = uniform(-1, 1);
+	j->q = rows_before_a_wall(j, &j->q, 0);
+	j->k = rows_before_a_wall(j, &j->k, 2);
+	j->v = rows_before_a_wall(j, &j->v, 4);
+	j->mask = mask;
+	check_rows_in_order(name, attend, j);
+}
+
+static void nothing_behind_operands_is_read(void **state)
+{
+	static const size_t keys[] = {1, 3, 16, 17, 37}, dims[] = {1, 3, 8, 15, 16, 24, 40, 63, 65, 80};
+	(void)state;
+	for (size_t a = 0; a < sizeof keys / sizeof *keys; a++)
+		for (size_t b = 0; b < sizeof dims / sizeof *dims; b++) {
+			attend_job j = job_of(keys[a], keys[a], dims[b]);
+			every_kernel(&j, check_before_walls);
+		}
+}
+
 static void check_chosen_rows(const char *name, attend_fn attend, attend_job *j)
 {
 	attend(j);
@@ -306,11 +360,26 @@ static void nothing_but_zeros(void **state)
 	*o = was;
 }
 
+/* What the other tests try is what runs. */
+static void a_cpu_that_has_the_instructions_has_a_kernel(void **state)
+{
+	const bool wide = strcmp(ops->name, "avx512") == 0;
+	const bool has[] = {[ELEMENT_S8] = wide && __builtin_cpu_supports("avx512vnni"),
+			    [ELEMENT_BF16] = wide && __builtin_cpu_supports("avx512bf16"), [ELEMENT_F32] = wide};
+	(void)state;
+	for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+		assert_int_equal(attend_kernel(TYPES[i]) != NULL, has[TYPES[i]]);
+		assert_int_equal(strstr(attend_describe(TYPES[i]), "avx512") != NULL, has[TYPES[i]] || TYPES[i] == ELEMENT_S8);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_cpu_that_has_the_instructions_has_a_kernel),
 		cmocka_unit_test(shapes_of_all_sizes),
 		cmocka_unit_test(masked_keys_count_nothing),
+		cmocka_unit_test(nothing_behind_operands_is_read),
 		cmocka_unit_test(queries_may_be_any_rows),
 		cmocka_unit_test(a_nan_stays_one),
 		cmocka_unit_test(nothing_but_zeros),

@@ -15,6 +15,8 @@
 
 #define FILE_BYTES 1000000 /* what the files are said to take, so that the estimate is a round number */
 
+static const placement two = {.instances = 1, .threads = 2};
+static const placement *placed = &two;
 static char plain[100], quantized[100];
 static wn_error err;
 
@@ -56,7 +58,7 @@ static void store_int8(const char *name, bool with_quantization)
 static wn_code load(served_model **m, const char *dir, int forced, int max_batch, uint64_t memory_left, load_step *step)
 {
 	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .threads = 2, .max_batch = max_batch,
+	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .placement = placed, .max_batch = max_batch,
 				.precision = forced, .verify_digests = true, .file_bytes = FILE_BYTES, .memory_left = memory_left};
 	err = (wn_error){0};
 	const wn_code code = model_load(m, &q, step, &err);
@@ -118,12 +120,30 @@ static void sessions_have_the_threads_of_those_who_will_run_them(void **state)
 	model_free(m);
 }
 
+/* A request of the tiny model takes less than a tenth of a GFLOP. */
+static void small_models_get_one_thread_where_nobody_says_how_many(void **state)
+{
+	static const placement automatic = {.instances = 1, .threads = 2, .work_per_thread = 1e8};
+	served_model *m = NULL;
+	load_step step;
+	placed = &automatic;
+	ok(load(&m, plain, 0, 8, UINT64_MAX, &step));
+	placed = &two;
+	assert_int_equal(classifier_session_threads(m->sessions[0]), 1);
+	model_free(m);
+	assert_int_equal(placement_threads(&automatic, 0.99e8), 1);
+	assert_int_equal(placement_threads(&automatic, 1e8), 2);
+	assert_int_equal(placement_threads(&automatic, 1e300), 2);
+	assert_int_equal(placement_threads(&two, 0), 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(int8_weights_are_reckoned_as_such_with_and_without_quantization),
 	    cmocka_unit_test(f32_weights_are_reckoned_by_what_they_run_in),
 	    cmocka_unit_test(sessions_have_the_threads_of_those_who_will_run_them),
+	    cmocka_unit_test(small_models_get_one_thread_where_nobody_says_how_many),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
 }

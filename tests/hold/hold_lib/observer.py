@@ -30,7 +30,7 @@ class Observer:
             try:
                 self.samples.append((self.now(), self.server.resident_bytes(), self.server.open_descriptors()))
                 self.ask_for_liveness()
-            except (OSError, IndexError) as e:  # the process is gone
+            except (OSError, ValueError) as e:  # the process is gone
                 self.not_alive.append(repr(e))
 
     def ask_for_liveness(self):
