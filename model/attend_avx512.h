@@ -89,7 +89,7 @@ INLINE __m512 exponential(__m512 x)
 
 /* ---- softmax ---- */
 
-/* The largest of a row's first `valid` scores, a NaN if there is one, in every lane; the mask is added to them on the way. */
+/* The largest of a row's first `valid` scores in every lane (it may forget a NaN, weigh does not); the mask is added to them on the way. */
 INLINE __m512 largest_score(float *row, const float *mask, size_t valid)
 {
 	__m512 top = _mm512_set1_ps(-3.0e38f);
