@@ -13,7 +13,6 @@
 
 struct comparer {
 	const server_config *config;
-	const placement *placement;
 	decoder *decoder; /* the worker's: these are outside bytes here as well */
 	queue *in;
 	worker_pool *worker;
@@ -48,6 +47,7 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 	float probs[MAX_LABELS];
 	image img = {0};
 	int len = 0;
+	omp_set_num_threads(classifier_session_threads(m->sessions[0])); /* as its answers have them, and nowhere pinned */
 	wn_code code = m->aside ? WN_OK : classifier_session_open(&m->aside, m->classifier, 1, err);
 	float *pixels = malloc(3 * sizeof *pixels * (size_t)ip->size * (size_t)ip->size);
 	int32_t *ids = malloc(sizeof *ids * (size_t)ckpt->manifest.max_text_tokens);
@@ -107,18 +107,16 @@ static wn_code start(void *cls, int worker, wn_error *err)
 {
 	background_thread();
 	comparer *c = cls;
-	omp_set_num_threads(c->placement->threads); /* as an answer has them, and nowhere pinned */
 	const decoder_options opt = decoder_options_of(c->config);
 	return decoder_open(&c->decoder, &opt, err);
 }
 
-wn_code compare_open(comparer **out, const server_config *config, const placement *p, wn_error *err)
+wn_code compare_open(comparer **out, const server_config *config, wn_error *err)
 {
 	comparer *c = *out = calloc(1, sizeof *c);
 	if (!c)
 		return wn_fail(err, WN_NOMEM, "out of memory for the comparer");
 	c->config = config;
-	c->placement = p;
 	atomic_init(&c->places, 1);
 	wn_code code = queue_open(&c->in, 1, err);
 	worker_options opt = {

@@ -6,13 +6,12 @@
 #ifndef WINNOW_SERVER_COMPARE_H
 #define WINNOW_SERVER_COMPARE_H
 
-#include "server/placement.h"
 #include "server/request.h"
 
 typedef struct comparer comparer;
 
-/* Both must outlive it. */
-wn_code compare_open(comparer **out, const server_config *config, const placement *p, wn_error *err);
+/* config must outlive it. */
+wn_code compare_open(comparer **out, const server_config *config, wn_error *err);
 /* Finishes what it has. */
 void compare_close(comparer **c);
 

@@ -4,7 +4,7 @@
  *   throughput   as many instances as there are processors, each with a request of its own
  *
  * A request of a small model takes no longer on one thread than threads take to meet, and while it runs others can be decoded: unless
- * the configuration gives the threads, a model gets one for each tenth of a GFLOP.
+ * the configuration gives the threads, a model gets one, and one more for each tenth of a GFLOP.
  *
  * All of them share a model's packed weights; each has a session of its own (served_model.h). "Every processor" is what this
  * process may really use: affinity mask and cgroup quota (base/processors.h).

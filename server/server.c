@@ -68,8 +68,9 @@ static void log_start(const server *s)
 	access_release(&rules);
 }
 
-/* Blocks of half a megabyte and more are the models', where no image is decoded in this process. malloc would map the first of them and
- * then take the next ones, which are as large, from its heap: every swap would leave other holes there, and less to give back. */
+/* Where no image is decoded in this process nearly all blocks of half a megabyte and more are the models' (the others: the pixels of large
+ * PNGs on their way to the model's size, bodies above a megabyte). malloc would map the first of them and then take the next ones,
+ * which are as large, from its heap: every swap would leave other holes there, and less to give back. */
 static void keep_heap_dense(const server_config *c)
 {
 	if (!decoder_uses_helper((decode_isolation)c->decode_isolation))
@@ -107,7 +108,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	if (code == WN_OK)
 		code = request_pool_open(&s->pool, (size_t)c->queue_capacity + 16, c->body_budget, err);
 	if (code == WN_OK)
-		code = compare_open(&s->comparer, c, &s->placement, err);
+		code = compare_open(&s->comparer, c, err);
 	if (code == WN_OK) {
 		audit_options audit = {.config = c,
 				       .placement = &s->placement,
@@ -182,6 +183,7 @@ typedef struct overseer {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	int64_t until_ns;
+	int exit_code;
 	bool over, watching;
 } overseer;
 
@@ -195,16 +197,16 @@ static void *oversee(void *arg)
 		e = pthread_cond_timedwait(&o->changed, &o->lock, &t);
 	if (!o->over) {
 		log_warning("something does not end, such as a load that gets no processor or no data: it is left undone");
-		_exit(0);
+		_exit(o->exit_code);
 	}
 	pthread_mutex_unlock(&o->lock);
 	return NULL;
 }
 
 /* Without memory for a thread there is no bound. */
-static void oversee_until(overseer *o, int64_t until_ns)
+static void oversee_until(overseer *o, int64_t until_ns, int exit_code)
 {
-	*o = (overseer){.until_ns = until_ns};
+	*o = (overseer){.until_ns = until_ns, .exit_code = exit_code};
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -233,7 +235,7 @@ void server_close(server **sp)
 		return;
 	*sp = NULL;
 	overseer bound;
-	oversee_until(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS);
+	oversee_until(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS, s->http ? 0 : 1); /* 1: it never served */
 	if (s->http)
 		drain(s);
 	http_close(&s->http);

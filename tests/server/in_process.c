@@ -54,7 +54,7 @@ static wn_code open_parts(in_process *p, wn_error *err)
 	if (!rc) /* keeps nothing: every request takes its memory anew */
 		rc = request_pool_open(&p->pool, 0, c->body_budget, err);
 	if (!rc)
-		rc = compare_open(&p->comparer, c, &p->placement, err);
+		rc = compare_open(&p->comparer, c, err);
 	const audit_options audit = {.config = c, .placement = &p->placement, .registry = p->registry, .metrics = p->metrics, .comparer = p->comparer,
 				     .cache = p->cache, .done = ended, .gone = never_gone};
 	if (!rc)

@@ -36,7 +36,7 @@ def test_rollback_holds_until_the_policy_is_asked_again():
         same((server.version(), server.state(3)["state"]), (3, "READY"), "removed")
         server.load(3)
         server.load(2)
-        same(set(server.index()), {1, 2}, "index")
+        wait_for(lambda: set(server.index()) == {1, 2}, what="the index without 3, when its last request has let go of it")
         server.load(3, expected=404)
         same(server.version(), 2, "version")
 
