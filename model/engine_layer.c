@@ -282,7 +282,7 @@ static void activate_row(engine_lane *l, const layer *y, activation f, const lay
 		(gelu ? ops->quantize_gelu : ops->quantize_relu)((int8_t *)l->in + r * next->in, &l->in_scale[r], l->row,
 								 (int32_t *)l->raw + r * y->out, l->in_scale[r], y->scale, y->bias, 1, y->out);
 	} else if (y->dst == ELEMENT_BF16 && next->src == ELEMENT_BF16) {
-		(gelu ? ops->half_gelu : ops->half_relu)((uint16_t *)l->in + r * next->in, (uint16_t *)l->raw + r * y->out, y->out);
+		(gelu ? ops->bf16_gelu : ops->bf16_relu)((uint16_t *)l->in + r * next->in, (uint16_t *)l->raw + r * y->out, y->out);
 	} else {
 		float *row = load_row(l, y, r), *act = next->src == ELEMENT_F32 ? (float *)l->in + r * next->in : row;
 		(gelu ? ops->bias_gelu : ops->bias_relu)(act, row, NULL, 1, y->out);

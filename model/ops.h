@@ -1,6 +1,6 @@
 /* ops.h: the element-wise and row-wise kernels between matrix products, and the one that resamples images.
  *
- * Two sources (ops_kernels.c, ops_quantize.c) are compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
+ * Three sources (ops_kernels.c, ops_quantize.c, ops_bf16.c) are compiled for plain C, AVX2 and AVX-512; `ops` points at the best table this CPU runs.
  * Kernels are single-threaded and allocate nothing: layers split rows or columns over threads. */
 #ifndef WINNOW_MODEL_OPS_H
 #define WINNOW_MODEL_OPS_H
@@ -38,8 +38,8 @@ typedef struct ops_table {
 	/* The other way, exact. */
 	void (*widen)(float *out, const uint16_t *x, size_t count);
 	/* out = gelu_erf(x) (within 1.3e-4, absolute) or relu(x), bf16 to bf16. A NaN stays one. out may be x. */
-	void (*half_gelu)(uint16_t *out, const uint16_t *x, size_t count);
-	void (*half_relu)(uint16_t *out, const uint16_t *x, size_t count);
+	void (*bf16_gelu)(uint16_t *out, const uint16_t *x, size_t count);
+	void (*bf16_relu)(uint16_t *out, const uint16_t *x, size_t count);
 	/* Symmetric int8: q[i] = round(x[i] / scale), to nearest even, scale = largest |x[i]| / 127, which is returned (0 for zeros;
 	 * NaN when some x[i] is NaN or infinite, as with all kernels here that end in int8). */
 	float (*quantize)(int8_t *q, const float *x, size_t count);

@@ -31,12 +31,12 @@ void OPS_NAME(quantize_gelu)(int8_t *q, float *scales, float *row, const int32_t
 void OPS_NAME(quantize_relu)(int8_t *q, float *scales, float *row, const int32_t *sums, float row_scale, const float *scale,
 			     const float *bias, size_t parts, size_t width);
 
-/* ops_half.c */
-void OPS_NAME(half_gelu)(uint16_t *out, const uint16_t *x, size_t count);
-void OPS_NAME(half_relu)(uint16_t *out, const uint16_t *x, size_t count);
+/* ops_bf16.c */
+void OPS_NAME(bf16_gelu)(uint16_t *out, const uint16_t *x, size_t count);
+void OPS_NAME(bf16_relu)(uint16_t *out, const uint16_t *x, size_t count);
 
 /* bf16: exact; to nearest even, a NaN stays one. */
-INLINE float widen_half(uint16_t half)
+INLINE float widen_bf16(uint16_t half)
 {
 	union {
 		uint32_t u;
@@ -45,7 +45,7 @@ INLINE float widen_half(uint16_t half)
 	return v.f;
 }
 
-INLINE uint16_t round_to_half(float x)
+INLINE uint16_t round_to_bf16(float x)
 {
 	union {
 		float f;
@@ -97,7 +97,7 @@ enum { ZMM = 16 }; /* floats in a vector */
 INLINE __mmask16 lanes(size_t left) { return left >= ZMM ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1); }
 
 /* x * Phi(x) = x / 2 + h(x * x), h even and smooth: up to |x| = 4 a polynomial of degree 9 in x * x (Chebyshev interpolation, off by at
- * most 8e-6), beyond that |x| / 2 (by at most 1.3e-4). For kernels whose results are rounded to 8 bits. */
+ * most 8e-6), beyond that |x| / 2 (by at most 1.3e-4). For kernels whose results are s8 or bf16 operands. */
 INLINE __m512 wide_gelu(__m512 x)
 {
 	static const float h[] = {8.510986065e-3f, -2.027176990e-2f, 2.444114537e-2f, -4.337950768e-2f, 8.166089828e-2f,

@@ -158,14 +158,14 @@ static void to_bf16(uint16_t *out, const float *x, size_t count)
 {
 #pragma omp simd
 	for (size_t i = 0; i < count; i++)
-		out[i] = round_to_half(x[i]);
+		out[i] = round_to_bf16(x[i]);
 }
 
 static void widen(float *out, const uint16_t *x, size_t count)
 {
 #pragma omp simd
 	for (size_t i = 0; i < count; i++)
-		out[i] = widen_half(x[i]);
+		out[i] = widen_bf16(x[i]);
 }
 
 static void dequantize(float *out, const int32_t *sums, float row_scale, const float *scale, const float *bias, size_t count)
@@ -394,8 +394,8 @@ const ops_table PASTE(ops_table_, OPS_ISA) = {
 	.column_sum = column_sum,
 	.to_bf16 = to_bf16,
 	.widen = widen,
-	.half_gelu = OPS_NAME(half_gelu),
-	.half_relu = OPS_NAME(half_relu),
+	.bf16_gelu = OPS_NAME(bf16_gelu),
+	.bf16_relu = OPS_NAME(bf16_relu),
 	.quantize = OPS_NAME(quantize),
 	.quantize_norm = OPS_NAME(quantize_norm),
 	.quantize_sums = OPS_NAME(quantize_sums),

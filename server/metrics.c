@@ -255,7 +255,7 @@ static void put_placement(FILE *f, const placement *p)
 	head(f, "winnow_inference_info", "gauge", "How the model runs.");
 	fprintf(f, "winnow_inference_info{mode=\"%s\",pinned=\"%s\"} 1\n", p->mode, p->pinned ? "true" : "false");
 	number(f, "winnow_inference_instances", "gauge", "Requests, or batches, worked on at the same time.", p->instances);
-	number(f, "winnow_inference_threads", "gauge", "Threads of each.", p->threads);
+	number(f, "winnow_inference_threads", "gauge", "Threads of each, at most: a small model has fewer.", p->threads);
 	number(f, "winnow_processors_usable", "gauge", "Processors this process may use: the smaller of affinity mask and cgroup quota.",
 	       p->processors.usable);
 	number(f, "winnow_oversubscribed", "gauge", "1 when there are more inference threads than that.", p->oversubscribed);

@@ -17,7 +17,7 @@
 
 #include "server/log.h"
 
-#define WORK_PER_THREAD 1e8 /* floating-point operations: a millisecond in f32, half of one in bf16 or int8 */
+#define WORK_PER_THREAD 1e8 /* floating-point operations: about a millisecond of one processor in f32 (docs/results.md) */
 
 /* Times that a team may turn out to be a new one, unless it stays as it is for a while in between: models that come and go are no
  * reason to give up. */

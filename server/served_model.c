@@ -111,7 +111,7 @@ static wn_code open_sessions(served_model *m, const load_request *q, load_step *
 	const int own = omp_get_max_threads();
 	wn_code code = WN_OK;
 	omp_set_num_threads(placement_threads(q->placement, work_of(m->classifier)));
-	for (int i = 0; code == WN_OK && i < q->instances; i++) {
+	for (int i = 0; code == WN_OK && i < q->placement->instances; i++) {
 		code = classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err);
 		if (code != WN_OK) {
 			wn_fail_prefix(err, "inference instance %d", i);
@@ -119,7 +119,7 @@ static wn_code open_sessions(served_model *m, const load_request *q, load_step *
 		}
 		m->instances++;
 		if (i == 0) {
-			m->bytes += (uint64_t)q->instances * classifier_session_bytes(m->sessions[0]);
+			m->bytes += (uint64_t)q->placement->instances * classifier_session_bytes(m->sessions[0]);
 			code = check_budget(q, m->bytes, step, err);
 		}
 	}

@@ -55,8 +55,8 @@ typedef struct load_request {
 	const char *shown; /* its path in messages */
 	const char *name;  /* "": as winnow.json says */
 	int version;       /* 0: a directory without a number */
-	int instances, max_batch;
-	const placement *placement; /* says how many threads will run the model */
+	const placement *placement; /* how many instances there are, and threads that will run the model; borrowed */
+	int max_batch;
 	int precision; /* server_config's */
 	bool verify_digests;
 	uint64_t file_bytes;

@@ -144,7 +144,6 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 				     .shown = shown,
 				     .name = name ? name : "",
 				     .version = name ? version : version_of_path(c->model_dir),
-				     .instances = o->placement->instances,
 				     .placement = o->placement,
 				     .max_batch = c->max_batch,
 				     .precision = c->precision,

@@ -271,12 +271,12 @@ static void check_int8(const ops_table *t, size_t d)
 		assert_true(fabsf(again[i] - out[i]) <= fabsf(out[i]) / 256);
 }
 
-static void check_half(const ops_table *t, size_t d)
+static void check_bf16(const ops_table *t, size_t d)
 {
 	float x[MAX_COLS], y[MAX_COLS];
 	uint16_t in[MAX_COLS], out[MAX_COLS + 1];
-	void (*const kernels[])(uint16_t *, const uint16_t *, size_t) = {t->half_gelu, t->half_relu};
-	static const char *const names[] = {"half_gelu", "half_relu"};
+	void (*const kernels[])(uint16_t *, const uint16_t *, size_t) = {t->bf16_gelu, t->bf16_relu};
+	static const char *const names[] = {"bf16_gelu", "bf16_relu"};
 	fill(x, d, -6, 6);
 	x[0] = -40;
 	if (d > 2) {
@@ -372,7 +372,7 @@ static void a_table_is_chosen(void **state)
 }
 
 static check_fn checks[] = {check_layer_norm, check_layer_norm_backward, check_activations, check_sums, check_softmax, check_cross_entropy, check_int8,
-			     check_quantized, check_half};
+			     check_quantized, check_bf16};
 
 int main(void)
 {

@@ -50,7 +50,7 @@ static trial *put_on_trial(in_process *server, trial_mode mode)
 	trial *t = NULL;
 	snprintf(dir, sizeof dir, "%s/tiny/2", root);
 	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
-	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = 2, .instances = 1, .placement = &(placement){.threads = 1}, .max_batch = 1,
+	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = 2, .placement = &(placement){.instances = 1, .threads = 1}, .max_batch = 1,
 				.verify_digests = true, .memory_left = UINT64_MAX};
 	assert_ok(model_load(&m, &q, &step, err));
 	close(fd);

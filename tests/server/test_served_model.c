@@ -1,5 +1,5 @@
-/* test_served_model.c: a version is loaded for the threads that will run it; what it is reckoned to take of the memory budget: by what its weights are stored in and what they run
- * in, whatever winnow.json says or leaves out. */
+/* test_served_model.c: a version is loaded for the threads that will run it; and it is reckoned to take of the memory budget what its
+ * weights are stored in and run in, whatever winnow.json says or leaves out. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -58,7 +58,7 @@ static void store_int8(const char *name, bool with_quantization)
 static wn_code load(served_model **m, const char *dir, int forced, int max_batch, uint64_t memory_left, load_step *step)
 {
 	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .instances = 1, .placement = placed, .max_batch = max_batch,
+	const load_request q = {.dir_fd = fd, .shown = "tiny/1", .name = "tiny", .version = 1, .placement = placed, .max_batch = max_batch,
 				.precision = forced, .verify_digests = true, .file_bytes = FILE_BYTES, .memory_left = memory_left};
 	err = (wn_error){0};
 	const wn_code code = model_load(m, &q, step, &err);

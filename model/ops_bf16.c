@@ -1,9 +1,9 @@
-/* ops_half.c: the kernels of ops.h from bf16 to bf16: an activation between two products.
+/* ops_bf16.c: the kernels of ops.h from bf16 to bf16: an activation between two products.
  *
  * Compiled once per instruction set, like ops_kernels.c. */
 #include "model/ops_internal.h"
 
-void OPS_NAME(half_gelu)(uint16_t *out, const uint16_t *x, size_t count)
+void OPS_NAME(bf16_gelu)(uint16_t *out, const uint16_t *x, size_t count)
 {
 #if defined(__AVX512F__)
 	const __m512i one = _mm512_set1_epi32(1), below_half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x40);
@@ -18,14 +18,14 @@ void OPS_NAME(half_gelu)(uint16_t *out, const uint16_t *x, size_t count)
 #else
 #pragma omp simd
 	for (size_t i = 0; i < count; i++) {
-		const float v = widen_half(x[i]);
+		const float v = widen_bf16(x[i]);
 		float e;
-		out[i] = round_to_half(v * normal_cdf(v, &e));
+		out[i] = round_to_bf16(v * normal_cdf(v, &e));
 	}
 #endif
 }
 
-void OPS_NAME(half_relu)(uint16_t *out, const uint16_t *x, size_t count)
+void OPS_NAME(bf16_relu)(uint16_t *out, const uint16_t *x, size_t count)
 {
 #pragma omp simd
 	for (size_t i = 0; i < count; i++)
