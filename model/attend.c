@@ -29,14 +29,13 @@ attend_fn attend_kernel(element type)
 
 const char *attend_describe(element type)
 {
-	const bool own = attend_kernel(type);
 	switch (type) {
 	case ELEMENT_S8:
-		return "s8 avx512_vnni"; /* nothing else takes it */
+		return "s8 avx512_vnni"; /* nothing else takes these two */
 	case ELEMENT_BF16:
-		return own ? "bf16 avx512_bf16" : "bf16 oneDNN";
+		return "bf16 avx512_bf16";
 	default:
-		return own ? "f32 avx512" : "f32 oneDNN";
+		return attend_kernel(type) ? "f32 avx512" : "f32 oneDNN";
 	}
 }
 

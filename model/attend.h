@@ -48,10 +48,10 @@ typedef void (*attend_fn)(const attend_job *job);
 size_t attend_scratch(element type, size_t keys, size_t head_dim);
 
 /* This CPU's kernel for operands of `type` (AVX-512, with VNNI for s8 and BF16 for bf16); NULL when it has none, or when WINNOW_ISA
- * (ops.h) forbids it: then batched products in bf16 or f32 serve better. */
+ * (ops.h) forbids it: then an engine has f32 operands and batched products. */
 attend_fn attend_kernel(element type);
 
-/* "s8 avx512_vnni", "bf16 avx512_bf16", "f32 avx512"; without a kernel "bf16 oneDNN": what attention on `type` runs on. */
+/* "s8 avx512_vnni", "bf16 avx512_bf16", "f32 avx512"; f32 without a kernel: "f32 oneDNN": what attention on `type` runs on. */
 const char *attend_describe(element type);
 
 /* The same in plain C, for each type: what tests compare kernels with. */

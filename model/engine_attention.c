@@ -1,7 +1,7 @@
 /* engine_attention.c: attention between an engine's layers: the operands that lanes share, and each lane's rows of the result.
  *
- * Operands are s8 where the projections are int8 and the CPU has a kernel for it (attend.h), else bf16, in an f32 engine or without
- * bf16 f32. Where these have no kernel a sample's heads are one batch of oneDNN's products, with f32 scores and softmax between. */
+ * Operands are s8 where the projections are int8, else bf16, in an f32 engine f32, as far as the CPU has a kernel for them (attend.h).
+ * Without any they are f32, and a sample's heads are one batch of oneDNN's products with softmax between. */
 #include <math.h>
 #include <string.h>
 
@@ -17,7 +17,7 @@ static element operands_type(const engine_attention *a, precision p)
 {
 	if (a->qkv.dst == ELEMENT_S32 && (!a->kv_width || a->kv.dst == ELEMENT_S32) && attend_kernel(ELEMENT_S8))
 		return ELEMENT_S8;
-	return p != PRECISION_F32 && dnn_has_bf16() ? ELEMENT_BF16 : ELEMENT_F32;
+	return p != PRECISION_F32 && dnn_has_bf16() && attend_kernel(ELEMENT_BF16) ? ELEMENT_BF16 : ELEMENT_F32;
 }
 
 wn_code engine_attention_open(engine_attention *out, engine_opener *op, const attention_params *p, int hidden, wn_error *err)
@@ -98,7 +98,7 @@ typedef struct attended {
 	const float *mask; /* [len][keys] or NULL */
 } attended;
 
-/* Softmax of all heads' rows in place; with bf16 into probs. */
+/* Softmax of all heads' rows in place. */
 static void soften(engine_lane *l, const engine_attention *a, const attended *t, const attend_queries *q)
 {
 	const float scale = 1.0f / sqrtf((float)a->head_dim);
@@ -106,8 +106,6 @@ static void soften(engine_lane *l, const engine_attention *a, const attended *t,
 		const size_t at = attend_position(q, r % q->count);
 		float *row = l->scores + r * t->keys;
 		ops->softmax(row, t->mask ? t->mask + at * t->keys : NULL, scale, t->causal ? at + 1 : t->keys, t->keys);
-		if (a->type == ELEMENT_BF16)
-			ops->to_bf16(l->probs + r * t->keys, row, t->keys);
 	}
 }
 
@@ -122,19 +120,19 @@ static engine_view gather_queries(engine_lane *l, const engine_attention *a, eng
 	return (engine_view){.data = l->queries, .stride = inner_of(a)};
 }
 
-/* All heads as one batch of products, in f32 or bf16. */
+/* All heads as one batch of products, in f32. */
 static void attend_heads(engine_lane *l, const engine_attention *a, const engine_operands *o, const attended *t, const attend_queries *queries,
 			 void *context)
 {
 	const int64_t heads = a->num_heads, d = a->head_dim, m = (int64_t)queries->count, n = (int64_t)t->keys, inner = (int64_t)inner_of(a);
 	const engine_view q = gather_queries(l, a, o->q, queries);
-	const packed_product scores = {.count = heads, .m = m, .n = n, .k = d, .src = a->type, .dst = ELEMENT_F32,
+	const packed_product scores = {.count = heads, .m = m, .n = n, .k = d, .src = ELEMENT_F32, .dst = ELEMENT_F32,
 				       .a = {d, (int64_t)q.stride, 1}, .b = {d, 1, (int64_t)o->k.stride}, .c = {m * n, n, 1}};
-	const packed_product sums = {.count = heads, .m = m, .n = d, .k = n, .src = a->type, .dst = a->type,
+	const packed_product sums = {.count = heads, .m = m, .n = d, .k = n, .src = ELEMENT_F32, .dst = ELEMENT_F32,
 				     .a = {m * n, n, 1}, .b = {d, (int64_t)o->v.stride, 1}, .c = {d, inner, 1}};
 	packed_multiply(l->runner, &scores, q.data, o->k.data, l->scores);
 	soften(l, a, t, queries);
-	packed_multiply(l->runner, &sums, a->type == ELEMENT_BF16 ? (void *)l->probs : (void *)l->scores, o->v.data, context);
+	packed_multiply(l->runner, &sums, l->scores, o->v.data, context);
 }
 
 static attend_rows rows_of(const engine_attention *a, engine_view v, size_t head)

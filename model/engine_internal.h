@@ -120,7 +120,6 @@ typedef struct engine_lane {
 	void *raw;         /* what a product wrote */
 	void *queries;     /* [rows][inner]: attention's, of rows that do not follow each other */
 	float *scores;     /* attend_job's scratch; without a kernel [heads][rows][keys] of one sample */
-	uint16_t *probs;   /* the same in bf16 */
 	void *context;     /* [rows][inner] */
 	float *row;        /* the widest row */
 } engine_lane;

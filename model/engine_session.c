@@ -18,7 +18,7 @@ typedef struct operand_needs {
 /* Elements of a lane's buffers, and the shared operands, as the largest user of each needs them. */
 typedef struct needs {
 	int lanes;
-	size_t in, rows, raw, scores, probs, queries, context, row;
+	size_t in, rows, raw, scores, queries, context, row;
 	operand_needs qkv, kv;
 } needs;
 
@@ -62,8 +62,6 @@ static void need_attention(needs *most, const engine_attention *a, size_t n, siz
 	}
 	raise(&most->scores, (size_t)a->num_heads * span * keys);
 	raise(&most->queries, share * inner);
-	if (a->type == ELEMENT_BF16)
-		raise(&most->probs, (size_t)a->num_heads * span * keys);
 }
 
 static void need_stack(needs *most, const engine_stack *s, size_t n, size_t len, size_t encoder_len)
@@ -83,8 +81,7 @@ static bool lay_out_lane(engine_lane *l, arena *a, const needs *most)
 	float *in, *raw, *context, *queries;
 	if (!arena_floats(a, &in, most->in, 1) || !arena_floats(a, &l->in_scale, most->rows, 1) || !arena_floats(a, &raw, most->raw, 1) ||
 	    !arena_floats(a, &l->scores, most->scores, 1) || !arena_floats(a, &context, most->context, 1) ||
-	    !arena_floats(a, &queries, most->queries, 1) || !arena_floats(a, &l->row, most->row, 1) ||
-	    !(l->probs = arena_alloc(a, most->probs * sizeof *l->probs)))
+	    !arena_floats(a, &queries, most->queries, 1) || !arena_floats(a, &l->row, most->row, 1))
 		return false;
 	l->in = in;
 	l->raw = raw;
@@ -100,7 +97,7 @@ static bool lay_out_operand(operand *o, arena *a, const operand_needs *most)
 
 static bool lay_out_lanes(engine_session *s, arena *a, const needs *most)
 {
-	const needs wide = {.lanes = 1, .context = 1, .queries = 1, .scores = 1, .probs = 1};
+	const needs wide = {.lanes = 1, .context = 1, .queries = 1, .scores = 1};
 	needs logits = wide;
 	need_layer(&logits, &s->e->logits, (size_t)s->max_rows);
 	bool ok = lay_out_lane(&s->wide, a, &logits);
@@ -118,7 +115,7 @@ static bool lay_out(engine_session *s, arena *a)
 	const size_t n = (size_t)s->max_batch, patches = (size_t)blip2_num_patches(c), queries = (size_t)c->num_query_tokens;
 	const size_t len = queries + (size_t)s->max_text_len;
 	const size_t dv = (size_t)e->m->vision.hidden, dq = (size_t)e->m->qformer.hidden, dt = (size_t)e->m->text.hidden;
-	needs most = {.lanes = s->num_lanes, .queries = 1, .probs = 1, .kv = {1, 1}}; /* nothing of no bytes */
+	needs most = {.lanes = s->num_lanes, .queries = 1, .kv = {1, 1}}; /* nothing of no bytes */
 	need_layer(&most, &e->patches, n * patches);
 	/* a lane's share of rows begins and ends in the middle of samples, and its patches with it: one more than their share */
 	raise(&most.in, (share_of(&most, n * patches) + 1) * e->patches.in);
