@@ -333,3 +333,11 @@ double blip2_flops(const blip2_config *c, component which, int text_len, int log
 		return stack_flops(&c->text, queries + text_len, 0, 0) + 2.0 * logit_rows * dt * c->vocab_size;
 	}
 }
+
+double blip2_request_flops(const blip2_config *c, int text_len, int logit_rows)
+{
+	double total = 0;
+	for (int i = 0; i < NUM_COMPONENTS; i++)
+		total += blip2_flops(c, (component)i, text_len, logit_rows);
+	return total;
+}

@@ -161,5 +161,7 @@ wn_code blip2_vision_first(blip2_session *s, const blip2_batch *b, const int32_t
 /* Floating-point operations (2 per multiply-add) of a forward of one sample with text_len tokens and `logit_rows` rows of
  * logits, by component; for inspect and bench. */
 double blip2_flops(const blip2_config *c, component which, int text_len, int logit_rows);
+/* Of all components. */
+double blip2_request_flops(const blip2_config *c, int text_len, int logit_rows);
 
 #endif

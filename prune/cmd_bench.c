@@ -80,8 +80,7 @@ static wn_code bench(const bench_options *o, bench_result *r, wn_error *err)
 	r->p99_ms = times[(99 * o->runs + 99) / 100 - 1]; /* nearest rank */
 	const int samples = o->train ? o->batch : 1, rows = o->train ? TRAIN_LABEL_TOKENS : 1;
 	const double passes = o->train ? 3 : 1; /* a backward costs two forwards */
-	for (int i = 0; i < 3; i++)
-		r->gflop += 1e-9 * passes * samples * blip2_flops(c, (component)i, o->tokens, rows);
+	r->gflop = 1e-9 * passes * samples * blip2_request_flops(c, o->tokens, rows);
 done:
 	checkpoint_close(&ck);
 	free(times);

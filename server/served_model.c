@@ -99,10 +99,7 @@ static wn_code open_classifier(served_model *m, const load_request *q, const cha
 static double work_of(const classifier *c)
 {
 	const checkpoint *ckpt = classifier_checkpoint(c);
-	double work = 0;
-	for (int i = 0; i < NUM_COMPONENTS; i++)
-		work += blip2_flops(blip2_get_config(ckpt->model), (component)i, ckpt->manifest.max_text_tokens, classifier_num_labels(c));
-	return work;
+	return blip2_request_flops(blip2_get_config(ckpt->model), ckpt->manifest.max_text_tokens, classifier_num_labels(c));
 }
 
 /* The first one tells what all of them take. A session is for as many threads as OpenMP would start here, and loading itself has one. */

@@ -263,10 +263,7 @@ wn_code cost_measure(cost_model *c, const blip2_config *shape, int runs, double 
 
 double cost_flops(const cost_model *c, const blip2_config *shape)
 {
-	double total = 0;
-	for (int s = 0; s < NUM_COMPONENTS; s++)
-		total += blip2_flops(shape, (component)s, c->request.text_len, c->request.logit_rows);
-	return total;
+	return blip2_request_flops(shape, c->request.text_len, c->request.logit_rows);
 }
 
 size_t cost_parts(const cost_model *c) { return c->taken; }
