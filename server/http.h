@@ -7,8 +7,8 @@
 #define WINNOW_SERVER_HTTP_H
 
 #include "server/access.h"
+#include "server/access_log.h"
 #include "server/audit.h"
-#include "server/log.h"
 #include "server/manager.h"
 #include "server/placement.h"
 

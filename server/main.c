@@ -168,10 +168,10 @@ static int serve(const server_config *c, const arguments *a, const sigset_t *sig
 	while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
 		if (signal_number == SIGHUP)
 			reload(s, a);
-	log_info("received %s", strsignal(signal_number));
 	sigset_t stop = *signals;
 	sigdelset(&stop, SIGHUP);
 	pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
+	log_info("received %s", strsignal(signal_number));
 	server_close(&s);
 	return EXIT_DONE;
 }

@@ -8,19 +8,19 @@
 #include "server/server.h"
 
 #include <malloc.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "model/dnn.h"
 #include "model/ops.h"
 #include "server/access.h"
+#include "server/access_log.h"
 #include "server/audit.h"
 #include "server/decoder.h"
 #include "server/http.h"
 #include "server/log.h"
 #include "server/manager.h"
+#include "server/overseer.h"
 #include "server/placement.h"
 #include "server/tls.h"
 
@@ -176,58 +176,6 @@ static void drain(server *s)
 	log_info("drained after %.3f s", (double)(monotonic_ns() - start) / 1e9);
 }
 
-/* ---- the bound of closing ---- */
-
-typedef struct overseer {
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	int64_t until_ns;
-	int exit_code;
-	bool over, watching;
-} overseer;
-
-static void *oversee(void *arg)
-{
-	overseer *o = arg;
-	const struct timespec t = {.tv_sec = o->until_ns / 1000000000, .tv_nsec = o->until_ns % 1000000000};
-	int e = 0;
-	pthread_mutex_lock(&o->lock);
-	while (!o->over && e == 0)
-		e = pthread_cond_timedwait(&o->changed, &o->lock, &t);
-	if (!o->over) {
-		log_warning("something does not end, such as a load that gets no processor or no data: it is left undone");
-		_exit(o->exit_code);
-	}
-	pthread_mutex_unlock(&o->lock);
-	return NULL;
-}
-
-/* Without memory for a thread there is no bound. */
-static void oversee_until(overseer *o, int64_t until_ns, int exit_code)
-{
-	*o = (overseer){.until_ns = until_ns, .exit_code = exit_code};
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&o->changed, &attr);
-	pthread_condattr_destroy(&attr);
-	pthread_mutex_init(&o->lock, NULL);
-	o->watching = pthread_create(&o->thread, NULL, oversee, o) == 0;
-}
-
-static void oversee_no_more(overseer *o)
-{
-	pthread_mutex_lock(&o->lock);
-	o->over = true;
-	pthread_cond_signal(&o->changed);
-	pthread_mutex_unlock(&o->lock);
-	if (o->watching)
-		pthread_join(o->thread, NULL);
-	pthread_cond_destroy(&o->changed);
-	pthread_mutex_destroy(&o->lock);
-}
-
 void server_close(server **sp)
 {
 	server *s = *sp;
@@ -235,7 +183,7 @@ void server_close(server **sp)
 		return;
 	*sp = NULL;
 	overseer bound;
-	oversee_until(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS, s->http ? 0 : 1); /* 1: it never served */
+	overseer_start(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS, s->http ? 0 : 1); /* 1: it never served */
 	if (s->http)
 		drain(s);
 	http_close(&s->http);
@@ -251,7 +199,7 @@ void server_close(server **sp)
 	access_close(&s->access);
 	tls_unload();
 	free(s);
-	oversee_no_more(&bound);
+	overseer_stop(&bound);
 }
 
 wn_code server_reload(server *s, const server_config *c, wn_error *err)

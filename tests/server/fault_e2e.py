@@ -5,6 +5,8 @@ is not there. Standard library only, over real HTTP.
   fault_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--shims DIR] [--only NAME]
 """
 import concurrent.futures
+import contextlib
+import fcntl
 import http.client
 import json
 import mmap
@@ -157,27 +159,62 @@ def test_full_disk_costs_log_lines_only():
         wait_for(lambda: server.metrics()["winnow_access_log_dropped_total"] >= 3, what="lines counted as lost")
         same(server.ask("GET", "/v2/health/ready")[0], 200, "ready")
     # The server's own messages too: it must start, serve and stop without them.
-    port = 0
+    with open("/dev/full", "wb") as full, logging_to(full) as (process, live):
+        check(live(), "not live")
+        process.send_signal(signal.SIGTERM)
+        same(process.wait(timeout=60 * RUN.slow), 0, "exit code")
+
+
+@contextlib.contextmanager
+def logging_to(stderr):
+    """A server that is live and whose messages go there: the process, and a function that asks whether it is live."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    with open("/dev/full", "wb") as full:
-        process = subprocess.Popen([RUN.serve, "--registry", os.path.join(RUN.work, "registry"), "--set", "model.name=tiny",
-                                    "--listen", f"127.0.0.1:{port}"], stdout=full, stderr=full)
+    process = subprocess.Popen([RUN.serve, "--registry", os.path.join(RUN.work, "registry"), "--set", "model.name=tiny",
+                                "--listen", f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=stderr)
+
+    def live():
+        try:
+            c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            c.request("GET", "/v2/health/live")
+            return c.getresponse().status == 200
+        except OSError:
+            return False
     try:
-        def live():
-            try:
-                c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                c.request("GET", "/v2/health/live")
-                return c.getresponse().status == 200
-            except OSError:
-                return False
-        wait_for(live, what="a server without a log")
-        process.send_signal(signal.SIGTERM)
-        same(process.wait(timeout=60 * RUN.slow), 0, "exit code")
+        wait_for(live, what="a live server")
+        yield process, live
     finally:
         process.kill()
         process.wait()
+
+
+def test_messages_that_nobody_reads_cost_lines_only():
+    out, into = os.pipe()
+    fcntl.fcntl(into, 1031, 4096)  # F_SETPIPE_SZ, which the fcntl of Python 3.9 does not name
+    reader = os.fdopen(out, "rb")
+    with logging_to(into) as (process, live):
+        def reload(times):
+            for _ in range(times):
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.005)  # signals that come together are one
+        reload(300)  # each is told in a line of 80 bytes
+        check(live(), "a full pipe holds the server up")
+        text = os.read(out, 65536).decode()
+
+        def told():
+            nonlocal text
+            reload(1)
+            text += os.read(out, 65536).decode()
+            return "could not be written" in text
+        wait_for(told, what="how many lines are lost")
+        check(int(re.search(r"(\d+) lines before this one could not", text).group(1)) > 0, text)
+        check(all(re.match(r"\S+ (INFO|WARNING) ", line) for line in text.splitlines()), f"broken lines: {text}")
+        reload(300)
+        process.send_signal(signal.SIGTERM)
+        same(process.wait(timeout=60 * RUN.slow), 0, "exit code")
+    os.close(into)
+    reader.close()
 
 
 def refused_start(message, *arguments, **kwargs):

@@ -13,7 +13,7 @@
 #include <jansson.h>
 
 #include "server/answers.h"
-#include "server/log.h"
+#include "server/access_log.h"
 #include "server/metrics.h"
 
 static void problem_has_every_member_of_rfc_9457(void **state)

@@ -1,0 +1,274 @@
+/* access_log.c: see access_log.h. */
+#include "server/access_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "model/pretokenize.h"
+#include "server/answers.h"
+#include "server/log.h"
+
+#define CLOSE_WAIT_NS 1000000000 /* access_log_close gives a stuck sink this long */
+
+struct access_log {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	pthread_t thread;
+	int fd;
+	bool own_fd;
+	bool stop;           /* under lock */
+	atomic_bool give_up; /* stop waiting for the sink */
+	atomic_bool reopen;  /* before the next line */
+	size_t capacity, head, count;
+	uint64_t dropped;
+	char *path;   /* of own_fd */
+	char *ring[]; /* [capacity] */
+};
+
+static int open_file(const char *path) { return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640); }
+
+/* The file was moved away by a log rotation: go on in a new one, or, when there can be none, in the old one. */
+static void reopen_file(access_log *log)
+{
+	int fd = log->own_fd ? open_file(log->path) : -1;
+	if (fd >= 0) {
+		close(log->fd);
+		log->fd = fd;
+	} else if (log->own_fd) {
+		log_error("log.access: cannot open %s again: %s", log->path, strerror(errno));
+	}
+}
+
+/* False when the sink is broken or the log is being closed and it stays stuck. */
+static bool write_line(access_log *log, const char *line)
+{
+	size_t len = strlen(line);
+	while (len > 0) {
+		struct pollfd p = {.fd = log->fd, .events = POLLOUT};
+		int ready = poll(&p, 1, atomic_load(&log->give_up) ? 0 : 100);
+		if (ready == 0 || (ready < 0 && errno == EINTR)) {
+			if (atomic_load(&log->give_up))
+				return false;
+			continue;
+		}
+		/* A pipe that is ready takes PIPE_BUF bytes without blocking; lines are shorter than that. */
+		ssize_t n = write(log->fd, line, len > 4096 ? 4096 : len);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return false;
+		if (n > 0) {
+			line += n;
+			len -= (size_t)n;
+		}
+	}
+	return true;
+}
+
+static void *writer_main(void *arg)
+{
+	access_log *log = arg;
+	pthread_mutex_lock(&log->lock);
+	for (;;) {
+		while (log->count == 0 && !log->stop)
+			pthread_cond_wait(&log->changed, &log->lock);
+		if (log->count == 0)
+			break;
+		char *line = log->ring[log->head];
+		log->head = (log->head + 1) % log->capacity;
+		log->count--;
+		pthread_mutex_unlock(&log->lock);
+		if (atomic_exchange(&log->reopen, false))
+			reopen_file(log);
+		bool written = write_line(log, line);
+		free(line);
+		pthread_mutex_lock(&log->lock);
+		log->dropped += !written;
+	}
+	pthread_cond_broadcast(&log->changed); /* access_log_close waits for this */
+	log->stop = false;
+	pthread_mutex_unlock(&log->lock);
+	return NULL;
+}
+
+wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err)
+{
+	*out = NULL;
+	if (!*path)
+		return WN_OK;
+	access_log *log = calloc(1, sizeof *log + buffer_lines * sizeof log->ring[0]);
+	if (!log)
+		return wn_fail(err, WN_NOMEM, "log.access: out of memory for %zu lines", buffer_lines);
+	log->capacity = buffer_lines;
+	log->fd = STDOUT_FILENO;
+	if (strcmp(path, "-") != 0) {
+		log->fd = open_file(path);
+		log->own_fd = true;
+		log->path = strdup(path);
+		if (log->fd < 0 || !log->path) {
+			int e = log->path ? errno : ENOMEM;
+			if (log->fd >= 0)
+				close(log->fd);
+			free(log->path);
+			free(log);
+			return wn_fail(err, WN_IO, "log.access: cannot append to %s: %s", path, strerror(e));
+		}
+	}
+	pthread_mutex_init(&log->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&log->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int e = pthread_create(&log->thread, NULL, writer_main, log);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e != 0) {
+		if (log->own_fd)
+			close(log->fd);
+		free(log->path);
+		pthread_cond_destroy(&log->changed);
+		pthread_mutex_destroy(&log->lock);
+		free(log);
+		return wn_fail(err, WN_IO, "log.access: cannot start the writer thread: %s", strerror(e));
+	}
+	*out = log;
+	return WN_OK;
+}
+
+void access_log_close(access_log **lp)
+{
+	access_log *log = *lp;
+	if (!log)
+		return;
+	*lp = NULL;
+	int64_t until = monotonic_ns() + CLOSE_WAIT_NS;
+	struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+	pthread_mutex_lock(&log->lock);
+	log->stop = true;
+	pthread_cond_broadcast(&log->changed);
+	/* The writer clears stop when the ring is empty. */
+	while (log->stop && pthread_cond_timedwait(&log->changed, &log->lock, &t) != ETIMEDOUT)
+		;
+	atomic_store(&log->give_up, true);
+	pthread_mutex_unlock(&log->lock);
+	pthread_join(log->thread, NULL);
+	if (log->own_fd)
+		close(log->fd);
+	free(log->path);
+	pthread_cond_destroy(&log->changed);
+	pthread_mutex_destroy(&log->lock);
+	free(log);
+}
+
+void access_log_reopen(access_log *log)
+{
+	if (log)
+		atomic_store(&log->reopen, true);
+}
+
+void access_log_write(access_log *log, char *line)
+{
+	if (!log || !line) {
+		free(line);
+		return;
+	}
+	pthread_mutex_lock(&log->lock);
+	bool fits = log->count < log->capacity;
+	if (fits) {
+		log->ring[(log->head + log->count) % log->capacity] = line;
+		log->count++;
+		pthread_cond_signal(&log->changed);
+	} else {
+		log->dropped++;
+	}
+	pthread_mutex_unlock(&log->lock);
+	if (!fits)
+		free(line);
+}
+
+uint64_t access_log_dropped(access_log *log)
+{
+	if (!log)
+		return 0;
+	pthread_mutex_lock(&log->lock);
+	uint64_t n = log->dropped;
+	pthread_mutex_unlock(&log->lock);
+	return n;
+}
+
+/* A string for the log whatever its bytes: the writer escapes control and non-ASCII characters, and what is left that
+ * could harm a terminal or break UTF-8 becomes '?'. */
+static json_t *safe_string(const char *s)
+{
+	char copy[512];
+	snprintf(copy, sizeof copy, "%s", s);
+	for (char *p = copy; *p; p++)
+		if (*p == 0x7f)
+			*p = '?';
+	size_t len = strlen(copy);
+	for (size_t i = 0; (i += utf8_valid_prefix(copy + i, len - i)) < len;)
+		copy[i] = '?';
+	return json_string(copy);
+}
+
+char *access_log_line(const request *r)
+{
+	char stamp[TIMESTAMP_SIZE];
+	format_timestamp(stamp);
+	json_t *o = json_object();
+	json_object_set_new(o, "time", json_string(stamp));
+	json_object_set_new(o, "request_id", safe_string(r->id));
+	if (r->data_id[0])
+		json_object_set_new(o, "data_id", safe_string(r->data_id));
+	json_object_set_new(o, "method", safe_string(r->method));
+	json_object_set_new(o, "path", safe_string(r->path));
+	json_object_set_new(o, "status", json_integer(reason_status(r->outcome)));
+	json_object_set_new(o, "reason", json_string(reason_name(r->outcome)));
+	json_object_set_new(o, "bytes_in", json_integer((json_int_t)r->bytes_in));
+	json_object_set_new(o, "bytes_out", json_integer((json_int_t)r->answer_len));
+	json_object_set_new(o, "duration_ms", json_milliseconds(monotonic_ns() - r->begun_ns));
+	for (int s = 0; s < STAGE_COUNT; s++) {
+		char key[24];
+		snprintf(key, sizeof key, "%s_ms", stage_name((stage)s));
+		if (r->stage_ns[s] > 0)
+			json_object_set_new(o, key, json_milliseconds(r->stage_ns[s]));
+	}
+	if (r->outcome == REASON_OK && r->label[0]) {
+		json_object_set_new(o, "label", safe_string(r->label));
+		json_object_set_new(o, "suggestion", json_string(action_name(r->verdict.suggestion)));
+		json_object_set_new(o, "score", json_real((double)r->verdict.score));
+	}
+	if (r->key_name[0])
+		json_object_set_new(o, "key", safe_string(r->key_name));
+	if (r->cached)
+		json_object_set_new(o, "cached", json_true());
+	if (r->served_name[0]) {
+		json_object_set_new(o, "model", safe_string(r->served_name));
+		json_object_set_new(o, "version", safe_string(r->served_version));
+	}
+	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7));
+	json_decref(o);
+	if (!text)
+		return NULL;
+	size_t len = strlen(text);
+	char *line = realloc(text, len + 2);
+	if (!line) {
+		free(text);
+		return NULL;
+	}
+	memcpy(line + len, "\n", 2);
+	return line;
+}

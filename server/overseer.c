@@ -1,0 +1,47 @@
+/* overseer.c: see overseer.h. */
+#include "server/overseer.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "server/log.h"
+
+static void *oversee(void *arg)
+{
+	overseer *o = arg;
+	const struct timespec t = {.tv_sec = o->until_ns / 1000000000, .tv_nsec = o->until_ns % 1000000000};
+	int e = 0;
+	pthread_mutex_lock(&o->lock);
+	while (!o->over && e == 0)
+		e = pthread_cond_timedwait(&o->changed, &o->lock, &t);
+	if (!o->over) {
+		log_warning("something does not end, such as a load that gets no processor or no data: it is left undone");
+		_exit(o->exit_code);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return NULL;
+}
+
+void overseer_start(overseer *o, int64_t until_ns, int exit_code)
+{
+	*o = (overseer){.until_ns = until_ns, .exit_code = exit_code};
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&o->lock, NULL);
+	o->watching = pthread_create(&o->thread, NULL, oversee, o) == 0;
+}
+
+void overseer_stop(overseer *o)
+{
+	pthread_mutex_lock(&o->lock);
+	o->over = true;
+	pthread_cond_signal(&o->changed);
+	pthread_mutex_unlock(&o->lock);
+	if (o->watching)
+		pthread_join(o->thread, NULL);
+	pthread_cond_destroy(&o->changed);
+	pthread_mutex_destroy(&o->lock);
+}
