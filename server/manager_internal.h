@@ -1,5 +1,14 @@
-/* manager_internal.h: the manager's state, for manager.c (what happens) and manager_report.c (what is told about it).
- */
+/* manager_internal.h: the manager's state, and what its files do with it:
+ *
+ *   manager.c          the thread; beginning and end
+ *   manager_scan.c     the table of models, kept as the registry on disk is
+ *   manager_load.c     versions come into memory, answer, and go
+ *   manager_command.c  what clients want loaded and unloaded
+ *   manager_trial.c    a version beside the one that answers
+ *   manager_report.c   what is told of all this
+ *
+ * Threads: everything runs on the manager's thread (or, before it exists, on the one that opens), but for the functions
+ * that say otherwise. The table of models is written under `lock` and by that thread only, so it reads without. */
 #ifndef WINNOW_SERVER_MANAGER_INTERNAL_H
 #define WINNOW_SERVER_MANAGER_INTERNAL_H
 
@@ -14,7 +23,7 @@
 
 struct manager {
 	manager_options opt;
-	pthread_mutex_t lock; /* models and commands */
+	pthread_mutex_t lock; /* models, commands and stop */
 	model_entry *models[MAX_KNOWN];
 	int count;
 	model_command *first, *last;
@@ -23,18 +32,32 @@ struct manager {
 	bool running;
 	watch *watch;
 	loader *loader;
-	_Atomic(served_model *) retired;
+	_Atomic(served_model *) retired; /* nobody's any more, to be freed */
 	atomic_uint_fast64_t held_bytes; /* of all models that exist, also those that are leaving */
 	atomic_int alive;                /* their number */
 	bool scan_failed;                /* said so once already */
 };
 
-/* For the manager's thread. */
+/* manager_scan.c */
 model_entry *manager_find(manager *m, const char *name); /* NULL when no such model is known */
-bool manager_is_current(manager *m, const model_entry *e,
-			const version_entry *v); /* loaded, from the files on disk now */
+model_entry *manager_add(manager *m, const char *name);  /* the known one, or a new one; NULL: no room */
+void manager_scan(manager *m);
+/* Why not one version of a model could even be tried. */
+wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err);
+
+/* manager_load.c */
+wn_code manager_load_directory(manager *m, wn_error *err); /* model.dir, which then answers */
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err);
+/* Whether v is loaded, from the files on disk now. */
+bool manager_is_current(manager *m, const model_entry *e, const version_entry *v);
 void manager_update_primary(manager *m, model_entry *e); /* by versions_primary; drops what need not stay */
+/* Loads what the policy wants, one after the other. Returns when to look again, 0: when something changes. *first gets
+ * the first failure. */
+int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *first);
+void manager_free_retired(manager *m);
+
+/* manager_command.c: all that wait, which are refused once the manager is to stop. False: it is. */
+bool manager_execute_commands(manager *m);
 
 /* manager_trial.c: `number` beside the version that answers, which is held meanwhile. */
 wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode mode, int percent, wn_error *err);
@@ -43,5 +66,8 @@ void manager_end_trial(manager *m, model_entry *e, bool promote, const char *why
 void manager_judge_trial(manager *m, model_entry *e);
 /* Those of the configuration. One that cannot be started is logged, and no reason not to serve. */
 wn_code manager_start_configured_trials(manager *m, wn_error *err);
+
+/* manager_report.c: a message without the registry's root. Clients learn of the version, not where it lies. */
+const char *manager_for_clients(const manager *m, const char *text);
 
 #endif

@@ -1,9 +1,15 @@
-/* manager_report.c: the manager's state as JSON and as metrics. Any thread; the lock is held while the table is read.
- */
+/* manager_report.c: what is told of the manager's state: in messages, as JSON and as metrics. Any thread; the lock is
+ * held while the table is read. */
 #include "server/manager_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+const char *manager_for_clients(const manager *m, const char *text)
+{
+	size_t n = strlen(m->opt.config->registry_root);
+	return strncmp(text, m->opt.config->registry_root, n) == 0 && text[n] == '/' ? text + n + 1 : text;
+}
 
 static const char *state_of(const version_entry *v)
 {

@@ -1,0 +1,215 @@
+/* manager_load.c: versions come into memory, answer, and go.
+ *
+ *   disk -> bring_in (swap.h) -> registry, counted -> the primary, or beside it
+ *   nobody's any more: retire -> `retired` -> manager_free_retired -> the loader's thread
+ *
+ * What stands in the registry is this file's doing, and what is to stand there the table's: versions.h decides, here it
+ * is done. Whoever drops the last reference to a model may be an inference thread, which must not wait: it puts the
+ * model on a lock-free list, and the manager's thread has it freed. Until then its memory counts. */
+#include "server/manager_internal.h"
+
+#include <malloc.h>
+#include <time.h>
+
+#include "server/log.h"
+#include "server/request.h"
+#include "server/swap.h"
+
+#define LEAVING_PATIENCE 2000000000 /* ns that a load waits for memory which requests still hold */
+
+/* ---- freeing ---- */
+
+/* Any thread. */
+static void retire(served_model *model, void *cls)
+{
+	manager *m = cls;
+	model->next_retired = atomic_load(&m->retired);
+	while (!atomic_compare_exchange_weak(&m->retired, &model->next_retired, model))
+		;
+	watch_wake(m->watch);
+}
+
+static void free_list(void *arg)
+{
+	for (served_model *model = arg, *next; model; model = next) {
+		next = model->next_retired;
+		model_free(model);
+	}
+}
+
+static void run_aside(void *cls, void (*fn)(void *arg), void *arg)
+{
+	manager *m = cls;
+	if (m->running)
+		loader_run(m->loader, fn, arg);
+	else
+		fn(arg); /* nobody is served yet, or any more */
+}
+
+void manager_free_retired(manager *m)
+{
+	served_model *list = atomic_exchange(&m->retired, NULL);
+	if (!list)
+		return;
+	for (served_model *model = list; model; model = model->next_retired) {
+		atomic_fetch_sub(&m->held_bytes, model->bytes);
+		atomic_fetch_sub(&m->alive, 1);
+		if (m->running)
+			log_info("model %s version %s: freed", model->name, model->version);
+	}
+	run_aside(m, free_list, list);
+	malloc_trim(0); /* what was freed in small pieces stays with the process otherwise */
+}
+
+/* ---- loading ---- */
+
+static int count_loaded(const manager *m)
+{
+	int n = 0;
+	for (int i = 0; i < m->count; i++)
+		for (size_t v = 0; v < m->models[i]->count; v++)
+			n += m->models[i]->versions[v].loaded;
+	return n;
+}
+
+/* Memory that a budget still has. A version that was let go of may be in the hands of its last requests: they are
+ * short. */
+static uint64_t memory_left(manager *m)
+{
+	const uint64_t budget = m->opt.config->memory_budget;
+	if (budget == 0)
+		return UINT64_MAX;
+	const int64_t until = monotonic_ns() + LEAVING_PATIENCE;
+	for (manager_free_retired(m); atomic_load(&m->alive) > count_loaded(m) && monotonic_ns() < until;
+	     manager_free_retired(m))
+		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	uint64_t held = atomic_load(&m->held_bytes);
+	return held < budget ? budget - held : 0;
+}
+
+/* Lets go of what neither answers nor is wanted beside what answers. */
+static void drop_unwanted(manager *m, model_entry *e)
+{
+	for (size_t i = 0; i < e->count; i++) {
+		char version[MODEL_VERSION_SIZE];
+		version_entry *v = &e->versions[i];
+		if (!v->loaded || versions_stay(e, v->number))
+			continue;
+		snprintf(version, sizeof version, "%d", v->number);
+		registry_drop(m->opt.registry, e->name, version);
+		pthread_mutex_lock(&m->lock);
+		v->loaded = false;
+		pthread_mutex_unlock(&m->lock);
+	}
+}
+
+/* Makes the loaded version that should answer the one that does. */
+void manager_update_primary(manager *m, model_entry *e)
+{
+	char version[MODEL_VERSION_SIZE];
+	int before = e->primary, now = versions_primary(e);
+	if (now != before && now > 0) {
+		snprintf(version, sizeof version, "%d", now);
+		registry_promote(m->opt.registry, e->name, version);
+		if (before)
+			log_info("model %s: version %d answers in place of version %d", e->name, now, before);
+		else if (m->running)
+			log_info("model %s: version %d answers", e->name, now);
+	}
+	pthread_mutex_lock(&m->lock);
+	e->swaps += before && now && now != before;
+	e->primary = now;
+	pthread_mutex_unlock(&m->lock);
+	drop_unwanted(m, e);
+}
+
+static bool run_on(void *cls, int instance, void (*fn)(void *arg), void *arg)
+{
+	manager *m = cls;
+	return m->opt.run_on(m->opt.cls, instance, fn, arg);
+}
+
+/* From disk into the registry: a version, or, when name is NULL, the directory of the configuration, which answers
+ * there and then. *size is what it takes. */
+static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size, load_step *step, wn_error *err)
+{
+	const swap_options o = {.config = m->opt.config,
+				.placement = m->opt.placement,
+				.run_aside = run_aside,
+				.run_on = run_on,
+				.cls = m,
+				.retire = retire};
+	served_model *model;
+	wn_code code = swap_bring_in(&model, &o, name, number, memory_left(m), step, err);
+	if (code != WN_OK)
+		return code;
+	*size = model->bytes;
+	atomic_fetch_add(&m->held_bytes, *size);
+	atomic_fetch_add(&m->alive, 1);
+	code = registry_put(m->opt.registry, model, !name, err);
+	if (code != WN_OK)
+		registry_release(&model);
+	return code;
+}
+
+wn_code manager_load_directory(manager *m, wn_error *err)
+{
+	uint64_t size;
+	load_step step;
+	return bring_in(m, NULL, 0, &size, &step, err);
+}
+
+wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
+{
+	load_step step = LOAD_OPEN;
+	uint64_t size = 0;
+	wn_error local = {0};
+	const int64_t start = monotonic_ns();
+	version_entry *v = versions_find(e, number);
+	pthread_mutex_lock(&m->lock);
+	v->loading = true;
+	pthread_mutex_unlock(&m->lock);
+	wn_code code = bring_in(m, e->name, number, &size, &step, &local);
+	if (code == WN_OK && m->running)
+		log_info("model %s version %d: loaded in %.3f s, about %llu MiB", e->name, number,
+			 (double)(monotonic_ns() - start) / 1e9, (unsigned long long)(size >> 20));
+	pthread_mutex_lock(&m->lock);
+	v->loading = false;
+	v->loaded |= code == WN_OK;
+	v->failed = code != WN_OK && code != WN_CANCELLED;
+	snprintf(v->reason, sizeof v->reason, "%s", code == WN_OK ? "" : manager_for_clients(m, local.message));
+	e->failures[step] += v->failed;
+	pthread_mutex_unlock(&m->lock);
+	if (code == WN_OK) {
+		manager_update_primary(m, e);
+		return WN_OK;
+	}
+	if (m->running && e->primary)
+		log_error("model %s version %d: %s: %s; version %d stays", e->name, number, load_step_name(step),
+			  local.message, e->primary);
+	else if (m->running)
+		log_error("model %s version %d: %s: %s", e->name, number, load_step_name(step), local.message);
+	return wn_fail(err, code, "%s", local.message);
+}
+
+int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *first)
+{
+	int64_t again = 0;
+	for (int number; (number = versions_next(e, monotonic_ns(), at_once, &again)) != 0;)
+		if (manager_load_version(m, e, number, first) == WN_CANCELLED)
+			return 0;
+	if (e->wanted && versions_primary(e) != e->primary)
+		manager_update_primary(m, e);
+	drop_unwanted(m, e);
+	return again;
+}
+
+bool manager_is_current(manager *m, const model_entry *e, const version_entry *v)
+{
+	char version[MODEL_VERSION_SIZE];
+	snprintf(version, sizeof version, "%d", v->number);
+	served_model *loaded = registry_find(m->opt.registry, e->name, version);
+	const bool current = loaded && (!v->on_disk || loaded->fingerprint == v->disk.fingerprint);
+	registry_release(&loaded);
+	return current;
+}

@@ -1,0 +1,140 @@
+/* manager_scan.c: the table of models, kept as the registry on disk is.
+ *
+ * A scan looks at everything, whatever it was that changed (watch.h says why), and asks for an event of every directory
+ * that it looks into. Entries are made by the configuration and by names on disk, and never go: a model whose directory
+ * went may be loaded. */
+#include "server/manager_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/log.h"
+#include "server/registry_disk.h"
+#include "server/request.h"
+
+model_entry *manager_find(manager *m, const char *name)
+{
+	for (int i = 0; i < m->count; i++)
+		if (strcmp(m->models[i]->name, name) == 0)
+			return m->models[i];
+	return NULL;
+}
+
+model_entry *manager_add(manager *m, const char *name)
+{
+	model_entry *e = manager_find(m, name);
+	if (e || m->count == MAX_KNOWN || !(e = calloc(1, sizeof *e)))
+		return e;
+	snprintf(e->name, sizeof e->name, "%s", name);
+	pthread_mutex_lock(&m->lock);
+	m->models[m->count++] = e;
+	pthread_mutex_unlock(&m->lock);
+	return e;
+}
+
+/* ---- looking at the disk ---- */
+
+static void scan_version(manager *m, model_entry *e, int model_fd, int number)
+{
+	char shown[1024];
+	disk_state disk = {0}; /* of what cannot be opened: it is there, and that is all that is known of it */
+	wn_error err = {0};
+	const char *root = m->opt.config->registry_root;
+	snprintf(shown, sizeof shown, "%s/%s/%d", root, e->name, number);
+	int fd = disk_open_version(model_fd, root, e->name, number, &err);
+	if (fd >= 0) {
+		watch_add(m->watch, fd);
+		(void)disk_look(&disk, fd, shown, false, &err);
+		close(fd);
+	} else if (err.code == WN_NOT_FOUND) {
+		return; /* removed since it was listed */
+	}
+	pthread_mutex_lock(&m->lock);
+	version_entry *v = fd < 0 ? versions_find(e, number) : NULL;
+	if (v)
+		v->on_disk = true; /* what is known of it stays: it may be this process that has no descriptor left */
+	else
+		v = versions_seen(e, number, &disk, monotonic_ns());
+	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. */
+	const bool tell = v && err.code != WN_OK && !disk.has_manifest && !v->loaded && !v->reason[0];
+	if (tell)
+		snprintf(v->reason, sizeof v->reason, "%s", manager_for_clients(m, err.message));
+	pthread_mutex_unlock(&m->lock);
+	if (tell && m->running)
+		log_error("model %s version %d: %s", e->name, number, err.message);
+}
+
+static void scan_model(manager *m, model_entry *e, int root_fd)
+{
+	int *numbers = NULL;
+	size_t count = 0;
+	wn_error ignored = {0};
+	pthread_mutex_lock(&m->lock);
+	for (size_t i = 0; i < e->count; i++)
+		e->versions[i].on_disk = false;
+	pthread_mutex_unlock(&m->lock);
+	int fd = disk_open_model(root_fd, m->opt.config->registry_root, e->name, &ignored);
+	if (fd >= 0) {
+		watch_add(m->watch, fd); /* before the listing: what comes in between is an event */
+		(void)disk_list_versions(fd, &numbers, &count, &ignored);
+		for (size_t i = 0; i < count; i++)
+			scan_version(m, e, fd, numbers[i]);
+		close(fd);
+	}
+	free(numbers);
+	pthread_mutex_lock(&m->lock);
+	versions_forget_gone(e);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void manager_scan(manager *m)
+{
+	char **names = NULL;
+	size_t count = 0;
+	wn_error err = {0};
+	if (*m->opt.config->model_dir)
+		return;
+	int root_fd = disk_open_root(m->opt.config->registry_root, &err);
+	if (root_fd >= 0) {
+		watch_add(m->watch, root_fd);
+		(void)disk_list_names(root_fd, &names, &count, &err);
+	}
+	if (err.code != WN_OK && !m->scan_failed && m->running)
+		log_error("%s; what is loaded stays", err.message);
+	m->scan_failed = err.code != WN_OK;
+	for (size_t i = 0; i < count; i++) {
+		(void)manager_add(m, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	for (int i = 0; i < m->count && err.code == WN_OK; i++)
+		scan_model(m, m->models[i], root_fd);
+	if (root_fd >= 0)
+		close(root_fd);
+}
+
+wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err)
+{
+	char shown[1024];
+	disk_state disk;
+	const char *root = m->opt.config->registry_root;
+	int number = e->policy.count > 0 ? e->policy.numbers[e->policy.count - 1]
+		     : e->count > 0      ? e->versions[e->count - 1].number
+					 : 0;
+	snprintf(shown, sizeof shown, "%s/%s/%d", root, e->name, number);
+	int version_fd = -1, root_fd = disk_open_root(root, err);
+	int model_fd = root_fd >= 0 ? disk_open_model(root_fd, root, e->name, err) : -1;
+	if (model_fd >= 0 && number == 0)
+		wn_fail(err, WN_NOT_FOUND, "%s/%s: found no version directory, expected names such as 1 or 2", root,
+			e->name);
+	else if (model_fd >= 0)
+		version_fd = disk_open_version(model_fd, root, e->name, number, err);
+	if (version_fd >= 0 && disk_look(&disk, version_fd, shown, false, err) == WN_OK)
+		wn_fail(err, WN_NOT_FOUND, "%s/winnow.json: found no such file, the version is not complete", shown);
+	const int fds[] = {version_fd, model_fd, root_fd};
+	for (int i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return err->code;
+}
