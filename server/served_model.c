@@ -107,7 +107,8 @@ static wn_code open_sessions(served_model *m, const load_request *q, load_step *
 {
 	const int own = omp_get_max_threads();
 	wn_code code = WN_OK;
-	omp_set_num_threads(placement_threads(q->placement, work_of(m->classifier)));
+	m->threads = placement_threads(q->placement, work_of(m->classifier));
+	omp_set_num_threads(m->threads);
 	for (int i = 0; code == WN_OK && i < q->placement->instances; i++) {
 		code = classifier_session_open(&m->sessions[i], m->classifier, q->max_batch, err);
 		if (code != WN_OK) {

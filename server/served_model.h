@@ -29,7 +29,7 @@ struct served_model {
 	char digest[72];
 	uint64_t bytes;       /* model_memory_estimate when it was loaded, and its sessions */
 	uint64_t fingerprint; /* of its files then (registry_disk.h) */
-	int instances;
+	int instances, threads; /* of each */
 	classifier_session *sessions[SERVER_MAX_INSTANCES]; /* [i] is used by inference thread i alone */
 	classifier_session *aside;                          /* the comparing thread's (compare.h), opened by it */
 	void (*retire)(served_model *m, void *cls); /* called by the last to leave; NULL: model_free there and then */
@@ -63,8 +63,8 @@ typedef struct load_request {
 	uint64_t memory_left; /* LOAD_BUDGET when it takes more; UINT64_MAX: no limit */
 } load_request;
 
-/* Loads, checks and opens the sessions, one reference to *out. The calling thread's omp_get_max_threads() must be what
- * the inference threads have. *step says where it failed. */
+/* Loads, checks and opens the sessions, each for as many threads as placement_threads finds, whatever the calling thread has
+ * itself; one reference to *out. *step says where it failed. */
 wn_code model_load(served_model **out, const load_request *q, load_step *step, wn_error *err);
 
 /* What a directory of file_bytes bytes takes in memory at most, its sessions apart: its files while they are read, and the weights

@@ -49,14 +49,14 @@ static void log_start(const server *s)
 	for (size_t n = registry_loaded(s->registry, loaded, primary); n > 0; n--) {
 		served_model *m = loaded[n - 1];
 		const checkpoint *ckpt = classifier_checkpoint(m->classifier);
-		log_info("model %s version %s %s: %zu parameters, %d labels, %s%s", m->name, m->version, m->digest,
+		log_info("model %s version %s %s: %zu parameters, %d labels, %s, on %d thread(s)%s", m->name, m->version, m->digest,
 			 blip2_parameter_count(ckpt->model), classifier_num_labels(m->classifier),
-			 engine_describe(classifier_engine(m->classifier)), primary[n - 1] ? "" : ", beside the one that answers");
+			 engine_describe(classifier_engine(m->classifier)), m->threads, primary[n - 1] ? "" : ", beside the one that answers");
 		registry_release(&loaded[n - 1]);
 	}
 	const placement *p = &s->placement;
 	log_info("oneDNN %s on %s, kernels %s", dnn_version(), dnn_isa(), ops->name);
-	log_info("mode %s: %d inference instance(s) of %d thread(s)%s, from %s", p->mode, p->instances, p->threads,
+	log_info("mode %s: %d inference instance(s) of at most %d thread(s)%s, from %s", p->mode, p->instances, p->threads,
 		 p->pinned ? ", pinned" : "", p->processors.reason);
 	access_rules *rules = access_acquire(s->access);
 	const char *scheme = *s->config->tls_certificate ? "https" : "http";
