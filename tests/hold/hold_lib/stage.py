@@ -90,12 +90,12 @@ class Stage:
 
     # ---- the server ----
 
-    def settings(self):
-        # Where speed is not judged the machine may stand still for a moment: then a line may form.
-        return ["log.access=", *([] if self.options.speed else ["inference.queue_capacity=256"]), *self.options.set]
+    def settings(self, *of_program):
+        # Where speed is not judged the machine may stand still for a moment: then a line may form. --set has the last word.
+        return ["log.access=", *([] if self.options.speed else ["inference.queue_capacity=256"]), *of_program, *self.options.set]
 
     def open_server(self, *settings, server_class=Server):
-        self.server = server_class(*self.settings(), *settings, registry=self.registry, name=NAME)
+        self.server = server_class(*self.settings(*settings), registry=self.registry, name=NAME)
         return self.server
 
     def first_image(self):
