@@ -19,15 +19,7 @@
 
 #include <jansson.h>
 
-#include "base/error.h"
-
-#define assert_ok(call)                                                                                    \
-	do {                                                                                               \
-		wn_error e_ = {0};                                                                         \
-		wn_error *err = &e_;                                                                       \
-		if ((call) != WN_OK)                                                                       \
-			fail_msg("%s: %s", #call, e_.message);                                             \
-	} while (0)
+#include "../base/assert_ok.h"
 
 /* The call must fail with this code and a message that contains every word of `part`. */
 #define assert_refused(code_, part, call)                                                                  \

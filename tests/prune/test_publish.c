@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "../base/assert_ok.h"
 #include "../base/temp_dir.h"
 #include "../engine/tiny_classifier.h"
 #include "base/digest.h"
@@ -26,14 +27,6 @@
 #include "prune/publish.h"
 
 static const char *winnow_prune;
-
-#define assert_ok(call)                                                                                                \
-	do {                                                                                                           \
-		wn_error e_ = {0};                                                                                     \
-		wn_error *err = &e_;                                                                                   \
-		if ((call) != WN_OK)                                                                                   \
-			fail_msg("%s: %s", #call, e_.message);                                                         \
-	} while (0)
 
 /* DIR/NAME, valid until 32 more are asked for: a test names fewer. */
 static const char *in_dir(const char *dir, const char *name)

@@ -8,36 +8,16 @@
 
 #include <cmocka.h>
 
-#include "../base/temp_dir.h"
-#include "../engine/tiny_classifier.h"
+#include "../base/assert_ok.h"
 #include "in_process.h"
-
-#define assert_ok(call)                                                                                                    \
-	do {                                                                                                               \
-		wn_error e_ = {0};                                                                                         \
-		wn_error *err = &e_;                                                                                       \
-		if ((call) != WN_OK)                                                                                       \
-			fail_msg("%s: %s", #call, e_.message);                                                             \
-	} while (0)
-
-static char root[80];
+#include "tiny_registry.h"
 
 static int set_up(void **state)
 {
 	/* 3e38: its logits are infinite. */
 	static const tiny_classifier versions[] = {{.seed = 1},
 						   {.seed = 2, .scaled = "language_model.model.decoder.final_layer_norm.weight", .factor = 3e38f}};
-	char dir[100];
-	if (temp_dir_make(state) != 0)
-		return -1;
-	snprintf(root, sizeof root, "%s/registry", temp_dir);
-	snprintf(dir, sizeof dir, "%s/tiny", root);
-	mkdir(root, 0755);
-	mkdir(dir, 0755);
-	for (int v = 1; v <= 2; v++) {
-		snprintf(dir, sizeof dir, "%s/tiny/%d", root, v);
-		assert_ok(tiny_classifier_write(dir, &versions[v - 1], err));
-	}
+	tiny_registry_make(state, versions, 2);
 	return 0;
 }
 
@@ -48,7 +28,7 @@ static trial *put_on_trial(in_process *server, trial_mode mode)
 	load_step step;
 	served_model *m = NULL;
 	trial *t = NULL;
-	snprintf(dir, sizeof dir, "%s/tiny/2", root);
+	tiny_version_dir(dir, 2);
 	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
 	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = 2, .placement = &(placement){.instances = 1, .threads = 1}, .max_batch = 1,
 				.verify_digests = true, .memory_left = UINT64_MAX};
@@ -90,7 +70,7 @@ static in_process *open_server(const char *cache)
 {
 	const char *const settings[] = {"model.name=tiny", "model.version=1", cache, NULL};
 	in_process *server = NULL;
-	assert_ok(in_process_open(&server, root, settings, err));
+	assert_ok(in_process_open(&server, tiny_root, settings, err));
 	return server;
 }
 

@@ -13,22 +13,14 @@
 #include <dnnl_version.h>
 #include <omp.h>
 
-#include "../base/temp_dir.h"
-#include "../engine/tiny_classifier.h"
+#include "../base/assert_ok.h"
 #include "failing_calls.h"
 #include "in_process.h"
+#include "tiny_registry.h"
 #include "model/self_test.h"
 #include "server/access.h"
 
 #define OUT_OF_MEMORY 1 /* dnnl_out_of_memory */
-
-#define assert_ok(call)                                                                                                    \
-	do {                                                                                                               \
-		wn_error e_ = {0};                                                                                         \
-		wn_error *err = &e_;                                                                                       \
-		if ((call) != WN_OK)                                                                                       \
-			fail_msg("%s: %s", #call, e_.message);                                                             \
-	} while (0)
 
 /* ---- oneDNN's calls that can fail (its types are pointers; the binary interface is the same in 2 and 3) ---- */
 
@@ -57,8 +49,6 @@ ONEDNN(primitive_desc_create, (void **out, const void *op, const void *attr, voi
 
 /* ---- a registry with two versions ---- */
 
-static char root[80];
-
 /* What a publisher adds: a sample with this model's answer. */
 static void add_self_test(const char *dir)
 {
@@ -82,15 +72,9 @@ static void add_self_test(const char *dir)
 static int set_up(void **state)
 {
 	char dir[100];
-	if (temp_dir_make(state) != 0)
-		return -1;
-	snprintf(root, sizeof root, "%s/registry", temp_dir);
-	snprintf(dir, sizeof dir, "%s/tiny", root);
-	mkdir(root, 0755);
-	mkdir(dir, 0755);
+	tiny_registry_make(state, (tiny_classifier[]){{.seed = 1}, {.seed = 2}}, 2);
 	for (int v = 1; v <= 2; v++) {
-		snprintf(dir, sizeof dir, "%s/tiny/%d", root, v);
-		assert_ok(tiny_classifier_write(dir, &(tiny_classifier){.seed = (uint64_t)v}, err));
+		tiny_version_dir(dir, v);
 		add_self_test(dir);
 	}
 	return 0;
@@ -155,7 +139,7 @@ static wn_code load_once(const load_case *l, wn_error *err)
 	const placement p = {.mode = "latency", .instances = 1, .threads = 1};
 	manager_options o = {.config = &c, .placement = &p, .run_on = run_at_once};
 	wn_code rc = config_defaults(&SERVER_CONFIG_SCHEMA, &c, err);
-	snprintf(text, sizeof text, "model.registry=%s", root);
+	snprintf(text, sizeof text, "model.registry=%s", tiny_root);
 	if (!rc)
 		rc = config_set(&SERVER_CONFIG_SCHEMA, &c, text, err);
 	for (int i = 0; l->settings[i] && !rc; i++)
@@ -296,7 +280,7 @@ static void a_request_survives_every_failure(void **state)
 	static const char *const settings[] = {"model.name=tiny", "model.version=1", "inference.max_batch=2", NULL};
 	static ad ads[] = {{.file = "good.png"}, {.file = "good.jpg"}};
 	in_process *server = NULL;
-	assert_ok(in_process_open(&server, root, settings, err));
+	assert_ok(in_process_open(&server, tiny_root, settings, err));
 	for (int i = 0; i < 2; i++) {
 		audit_case a = {.server = server, .ad = &ads[i]};
 		wn_error none = {0};
@@ -324,7 +308,7 @@ static void a_cache_that_cannot_keep_an_answer_costs_nothing(void **state)
 	static ad one = {.file = "good.png"};
 	in_process *server = NULL;
 	make_body(&one);
-	assert_ok(in_process_open(&server, root, settings, err));
+	assert_ok(in_process_open(&server, tiny_root, settings, err));
 	char *text = strstr((char *)one.body, "poker"), number[8];
 	long k = 0;
 	for (bool failed = true; failed; k++) {
@@ -375,7 +359,7 @@ static void a_swap_survives_every_failure(void **state)
 	in_process *server = NULL;
 	wn_error none = {0};
 	long refused = 0;
-	assert_ok(in_process_open(&server, root, settings, err));
+	assert_ok(in_process_open(&server, tiny_root, settings, err));
 	assert_ok(in_process_start_manager(server, err));
 	assert_int_equal(swap(server, &none), WN_OK);
 	long own = every_failure(CALLS_OWN, swap, server, &refused);

@@ -9,29 +9,17 @@
 
 #include <cmocka.h>
 
-#include "../base/temp_dir.h"
-#include "../engine/tiny_classifier.h"
 #include "in_process.h"
+#include "tiny_registry.h"
 
 #define NOBODY 65534
 
-static char root[80], second[160];
+static char second[100];
 
 static int set_up(void **state)
 {
-	char dir[128];
-	wn_error err = {0};
-	if (temp_dir_make(state) != 0)
-		return -1;
-	snprintf(root, sizeof root, "%s/registry", temp_dir);
-	snprintf(dir, sizeof dir, "%s/tiny", root);
-	snprintf(second, sizeof second, "%s/2", dir);
-	mkdir(root, 0755);
-	mkdir(dir, 0755);
-	snprintf(dir, sizeof dir, "%s/tiny/1", root);
-	if (tiny_classifier_write(dir, &(tiny_classifier){.seed = 1}, &err) != WN_OK ||
-	    tiny_classifier_write(second, &(tiny_classifier){.seed = 2}, &err) != WN_OK)
-		fail_msg("%s", err.message);
+	tiny_registry_make(state, (tiny_classifier[]){{.seed = 1}, {.seed = 2}}, 2);
+	tiny_version_dir(second, 2);
 	return chmod(temp_dir, 0755);
 }
 
@@ -61,7 +49,7 @@ static void an_unreadable_version_is_told_of_until_it_can_be_read(void **state)
 	assert_int_equal(chmod(second, 0), 0);
 	if (self == 0)
 		assert_int_equal(seteuid(NOBODY), 0);
-	wn_code rc = in_process_open(&server, root, settings, &err);
+	wn_code rc = in_process_open(&server, tiny_root, settings, &err);
 	if (rc == WN_OK)
 		rc = in_process_start_manager(server, &err);
 	if (rc != WN_OK)
