@@ -2,7 +2,8 @@
  *
  * A scan looks at everything, whatever it was that changed (watch.h says why), and asks for an event of every directory
  * that it looks into. Entries are made by the configuration and by names on disk, and never go: a model whose directory
- * went may be loaded. */
+ * went may be loaded. What could not be looked at for lack of something (rights, descriptors, memory) is not taken for
+ * gone. */
 #include "server/manager_internal.h"
 
 #include <stdlib.h>
@@ -65,27 +66,38 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 		log_error("model %s version %d: %s", e->name, number, err.message);
 }
 
-static void scan_model(manager *m, model_entry *e, int root_fd)
+static void scan_versions(manager *m, model_entry *e, int model_fd, const int *numbers, size_t count)
 {
-	int *numbers = NULL;
-	size_t count = 0;
-	wn_error ignored = {0};
 	pthread_mutex_lock(&m->lock);
 	for (size_t i = 0; i < e->count; i++)
 		e->versions[i].on_disk = false;
 	pthread_mutex_unlock(&m->lock);
-	int fd = disk_open_model(root_fd, m->opt.config->registry_root, e->name, &ignored);
-	if (fd >= 0) {
-		watch_add(m->watch, fd); /* before the listing: what comes in between is an event */
-		(void)disk_list_versions(fd, &numbers, &count, &ignored);
-		for (size_t i = 0; i < count; i++)
-			scan_version(m, e, fd, numbers[i]);
-		close(fd);
-	}
-	free(numbers);
+	for (size_t i = 0; i < count; i++)
+		scan_version(m, e, model_fd, numbers[i]);
 	pthread_mutex_lock(&m->lock);
 	versions_forget_gone(e);
 	pthread_mutex_unlock(&m->lock);
+}
+
+static void scan_model(manager *m, model_entry *e, int root_fd)
+{
+	int *numbers = NULL;
+	size_t count = 0;
+	wn_error err = {0};
+	int fd = disk_open_model(root_fd, m->opt.config->registry_root, e->name, &err);
+	if (fd >= 0) {
+		watch_add(m->watch, fd); /* before the listing: what comes in between is an event */
+		(void)disk_list_versions(fd, &numbers, &count, &err);
+	}
+	const bool unseen = err.code == WN_IO || err.code == WN_NOMEM;
+	if (!unseen)
+		scan_versions(m, e, fd, numbers, count);
+	else if (m->running && !e->unseen)
+		log_error("model %s: %s; what is known of it stays", e->name, err.message);
+	e->unseen = unseen && m->running;
+	free(numbers);
+	if (fd >= 0)
+		close(fd);
 }
 
 void manager_scan(manager *m)

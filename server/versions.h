@@ -30,6 +30,7 @@ typedef struct model_entry {
 	bool wanted; /* configured, or loaded by command, and not unloaded since */
 	version_policy policy;
 	int held;                /* a command chose this version, and the policy waits; 0: the policy decides */
+	bool unseen;             /* its directory could not be looked at; said so once already (the manager's thread only) */
 	int primary;             /* the loaded version that answers, 0: none */
 	int candidate;           /* the loaded version on trial beside it, 0: none */
 	version_entry *versions; /* owned, ascending numbers */
