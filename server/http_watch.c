@@ -1,11 +1,13 @@
-/* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris).
+/* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris), and gives the memory of a burst
+ * back when it is over.
  *
  * libmicrohttpd's timeout restarts with every byte. This thread looks at all connections five times a second and shuts
  * down those whose headers or body have taken too long in all; the library then sees the end of the stream and cleans
  * up. It never closes a descriptor, and the lock keeps a connection in the list until after it left, so no number can
- * be reused here. */
+ * be reused here. Where connections run out it looks more often, and has http_crowd.c make room. */
 #include "server/http_internal.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,9 @@
 
 #include "server/answers.h"
 
-#define WATCH_INTERVAL_NS 200000000
+#define WATCH_INTERVAL_NS   200000000
+#define CROWDED_INTERVAL_NS 20000000
+#define SHRINK_INTERVAL_NS  10000000000
 
 bool connection_step(connection *c, phase from, phase to)
 {
@@ -28,14 +32,13 @@ bool connection_step(connection *c, phase from, phase to)
 
 /* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly.
  */
-static void send_timeout(connection *c)
+static void send_timeout(connection *c, const char *why, int64_t waited_ns)
 {
 	if (c->listener->tls)
 		return; /* not in the clear into an encrypted stream */
 	request r = {.outcome = REASON_OK};
 	memcpy(r.id, c->request_id, sizeof r.id);
-	request_fail(&r, REASON_RECEIVE_TIMEOUT, "the body was not complete after %.1f s",
-		     (double)c->http->opt.config->receive_timeout_ns / 1e9);
+	request_fail(&r, REASON_RECEIVE_TIMEOUT, "%sthe body was not complete after %.1f s", why, (double)waited_ns / 1e9);
 	char *body = answer_problem(&r);
 	if (!body)
 		return;
@@ -51,6 +54,16 @@ static void send_timeout(connection *c)
 	free(body);
 }
 
+bool connection_give_up(connection *c, phase from, const char *why, int64_t waited_ns)
+{
+	if (!connection_step(c, from, PHASE_TIMED_OUT))
+		return false;
+	if (from == PHASE_RECEIVING)
+		send_timeout(c, why, waited_ns);
+	shutdown(c->fd, SHUT_RDWR);
+	return true;
+}
+
 static void check_connection(connection *c, int64_t now)
 {
 	const server_config *config = c->http->opt.config;
@@ -59,32 +72,42 @@ static void check_connection(connection *c, int64_t now)
 	switch (seen) {
 	case PHASE_AWAITING:
 		/* An idle kept-alive connection is the library's business; this bound is for headers that never end. */
-		if (waited > config->idle_timeout_ns + config->receive_timeout_ns &&
-		    connection_step(c, PHASE_AWAITING, PHASE_TIMED_OUT))
-			shutdown(c->fd, SHUT_RDWR);
+		if (waited > config->idle_timeout_ns + config->receive_timeout_ns)
+			connection_give_up(c, PHASE_AWAITING, "", waited);
 		break;
 	case PHASE_RECEIVING:
-		if (waited > config->receive_timeout_ns && connection_step(c, PHASE_RECEIVING, PHASE_TIMED_OUT)) {
-			send_timeout(c);
-			shutdown(c->fd, SHUT_RDWR);
-		}
+		if (waited > config->receive_timeout_ns)
+			connection_give_up(c, PHASE_RECEIVING, "", config->receive_timeout_ns);
 		break;
 	default:
 		break;
 	}
 }
 
+static void give_back_memory(http *h, int64_t *next, int64_t now)
+{
+	if (now < *next)
+		return;
+	*next = now + SHRINK_INTERVAL_NS;
+	if (request_pool_shrink(h->opt.pool))
+		malloc_trim(0); /* their buffers are too small for malloc to give back by itself */
+}
+
 static void *watch_main(void *arg)
 {
 	http *h = arg;
+	int64_t next_shrink = 0;
 	pthread_mutex_lock(&h->lock);
 	while (!h->stop) {
 		int64_t now = monotonic_ns();
 		for (connection *c = h->connections; c; c = c->next)
 			check_connection(c, now);
-		int64_t until = now + WATCH_INTERVAL_NS;
+		int64_t until = now + (http_crowd_relieve(h, now) ? CROWDED_INTERVAL_NS : WATCH_INTERVAL_NS);
 		struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 		pthread_cond_timedwait(&h->wake, &h->lock, &t);
+		pthread_mutex_unlock(&h->lock);
+		give_back_memory(h, &next_shrink, monotonic_ns());
+		pthread_mutex_lock(&h->lock);
 	}
 	pthread_mutex_unlock(&h->lock);
 	return NULL;

@@ -110,8 +110,9 @@ void bytes_free(bytes *b)
 
 struct request_pool {
 	pthread_mutex_t lock;
-	request *free_list;
+	request *free_list; /* the last that came back goes out first */
 	size_t free_count, keep;
+	size_t unneeded; /* the least free_count since request_pool_shrink: that many at the list's end nobody took */
 	byte_budget budget;
 };
 
@@ -161,6 +162,7 @@ request *request_pool_get(request_pool *p)
 		p->free_list = r->next_free;
 		p->free_count--;
 	}
+	p->unneeded = p->free_count < p->unneeded ? p->free_count : p->unneeded;
 	pthread_mutex_unlock(&p->lock);
 	if (!r) {
 		r = calloc(1, sizeof *r);
@@ -208,6 +210,25 @@ void request_pool_put(request_pool *p, request *r)
 	pthread_mutex_unlock(&p->lock);
 	if (!kept)
 		request_destroy(r);
+}
+
+bool request_pool_shrink(request_pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	request **end = &p->free_list;
+	for (size_t stay = p->free_count - p->unneeded; stay > 0; stay--)
+		end = &(*end)->next_free;
+	request *gone = *end;
+	*end = NULL;
+	p->free_count -= p->unneeded;
+	p->unneeded = p->free_count;
+	pthread_mutex_unlock(&p->lock);
+	const bool any = gone;
+	for (request *next; gone; gone = next) {
+		next = gone->next_free;
+		request_destroy(gone);
+	}
+	return any;
 }
 
 reason request_fail(request *r, reason why, const char *fmt, ...)

@@ -137,12 +137,44 @@ static void paths_lead_where_they_should(void **state)
 	assert_false(route_allows(ROUTE_METRICS, "POST"));
 }
 
+static void requests_that_nobody_takes_are_given_back(void **state)
+{
+	request_pool *pool;
+	request *r[4];
+	wn_error err = {0};
+	assert_int_equal(request_pool_open(&pool, 4, 1 << 20, &err), WN_OK);
+	for (int i = 0; i < 4; i++) {
+		r[i] = request_pool_get(pool);
+		assert_int_equal(bytes_reserve(&r[i]->body, 1000, &err), WN_OK);
+	}
+	for (int i = 0; i < 4; i++)
+		request_pool_put(pool, r[i]);
+	const size_t burst = request_pool_bytes(pool);
+	assert_false(request_pool_shrink(pool)); /* all four were needed since it was opened */
+	for (int k = 0; k < 10; k++) {           /* now one at a time, and once two */
+		r[0] = request_pool_get(pool);
+		r[1] = k == 5 ? request_pool_get(pool) : NULL;
+		request_pool_put(pool, r[0]);
+		if (r[1])
+			request_pool_put(pool, r[1]);
+	}
+	assert_true(request_pool_shrink(pool));
+	assert_int_equal(request_pool_bytes(pool), burst / 2);
+	assert_true(request_pool_shrink(pool)); /* nobody came */
+	assert_int_equal(request_pool_bytes(pool), 0);
+	assert_false(request_pool_shrink(pool));
+	assert_non_null(r[0] = request_pool_get(pool));
+	request_pool_put(pool, r[0]);
+	request_pool_close(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(budget_bounds_all_requests_together),
 	    cmocka_unit_test(buffer_never_grows_beyond_its_limit),
 	    cmocka_unit_test(recycled_request_carries_nothing_over),
+	    cmocka_unit_test(requests_that_nobody_takes_are_given_back),
 	    cmocka_unit_test(first_failure_wins_and_details_are_utf8),
 	    cmocka_unit_test(request_ids_are_random_or_valid),
 	    cmocka_unit_test(paths_lead_where_they_should),
