@@ -15,6 +15,7 @@
 
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "model/json_check.h"
 #include "model/shape.h"
 
@@ -227,9 +228,9 @@ wn_code manifest_parse(manifest *out, const char *json, size_t len, wn_error *er
 	json_error_t je;
 	wn_code rc;
 	memset(out, 0, sizeof *out);
-	json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *root = json_read(json, len, JSON_REJECT_DUPLICATES, &je);
 	if (!root)
-		return wn_fail(err, json_error_code(&je) == json_error_out_of_memory ? WN_NOMEM : WN_INVALID,
+		return wn_fail(err, json_read_code(&je),
 		               "line %d column %d: %s", je.line, je.column, je.text);
 	if (!json_is_object(root)) {
 		rc = wn_fail(err, WN_INVALID, "found an array, expected an object");
@@ -411,6 +412,29 @@ static wn_code verify_one(const char *path, const char *expected, wn_error *err)
 	return rc;
 }
 
+static bool ends_in(const char *s, const char *end)
+{
+	const size_t n = strlen(s), len = strlen(end);
+	return n >= len && strcmp(s + n - len, end) == 0;
+}
+
+/* Whatever kind of file it is: it would be read without having been hashed. */
+static wn_code check_all_named(const manifest *m, const char *dir, wn_error *err)
+{
+	wn_code rc = WN_OK;
+	DIR *d = opendir(dir);
+	if (!d)
+		return wn_fail(err, WN_IO, "%s: cannot open the directory: %s", dir, strerror(errno));
+	for (struct dirent *e; rc == WN_OK && (errno = 0, e = readdir(d));)
+		if (e->d_name[0] != '.' && strcmp(e->d_name, "winnow.json") != 0 && !json_object_get(m->files, e->d_name) &&
+		    (ends_in(e->d_name, ".json") || ends_in(e->d_name, ".safetensors")))
+			rc = wn_fail(err, WN_INVALID, "%s/%s: found a file that winnow.json does not name, expected none", dir, e->d_name);
+	if (rc == WN_OK && errno != 0)
+		rc = wn_fail(err, WN_IO, "%s: cannot read the directory: %s", dir, strerror(errno));
+	closedir(d);
+	return rc;
+}
+
 wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err)
 {
 	const char *name;
@@ -427,7 +451,7 @@ wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err)
 		if (rc != WN_OK)
 			return rc;
 	}
-	return WN_OK;
+	return check_all_named(m, dir, err);
 }
 
 /* ---- writing ---- */

@@ -75,7 +75,7 @@ wn_code manifest_set_widths(manifest *m, const blip2_config *c, wn_error *err);
 /* Hashes every regular file of dir (except winnow.json and hidden files) into m->files. */
 wn_code manifest_digest_files(manifest *m, const char *dir, wn_error *err);
 /* Compares every file named in m->files with its SHA-256: WN_INVALID names the first that differs, is absent or is a symbolic
- * link. WN_OK when m names none. */
+ * link, or a further *.json or *.safetensors (all that is read of a model is one or the other). WN_OK when m has no files. */
 wn_code manifest_verify(const manifest *m, const char *dir, wn_error *err);
 /* WN_INVALID names the key that manifest_parse would refuse: before hours are spent on the model it belongs to. */
 wn_code manifest_check(const manifest *m, wn_error *err);

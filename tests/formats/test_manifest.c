@@ -323,6 +323,13 @@ static void digests_notice_what_changed(void **state)
 	assert_string_equal(json_string_value(json_object_get(m.files, "weights")),
 	                    "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 	assert_int_equal(manifest_verify(&m, dir, &err), WN_OK);
+	temp_file("model/README.md", "not read", 8);
+	assert_int_equal(manifest_verify(&m, dir, &err), WN_OK);
+	const char *unnamed = temp_file("model/tokenizer.json", "{}", 2);
+	assert_int_equal(manifest_verify(&m, dir, &err), WN_INVALID);
+	assert_non_null(strstr(err.message, "/model/tokenizer.json: found a file that winnow.json does not name"));
+	unlink(unnamed);
+	err = (wn_error){0};
 
 	const char *path = temp_file("model/weights", "abb", 3);
 	assert_int_equal(manifest_verify(&m, dir, &err), WN_INVALID);
