@@ -2,7 +2,8 @@
  *
  * The main listener has the threads and the connections the configuration gives it. The admin listener, when there is one,
  * has a thread and connections of its own: probes, scrapes and commands get through however many clients the main one has.
- * Both run the same callbacks; a connection knows which one it came by.
+ * Both run the same callbacks; a connection knows which one it came by. Both are bound before either is served: the library
+ * cannot be stopped with a request in the audit service, so a start that can fail must have let none in.
  *
  * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first new ones
  * that would need work are refused (http_drain), and when that work is done none is begun any more (http_finish) and the
@@ -40,17 +41,35 @@ static int listen_socket(const struct sockaddr_storage *address, socklen_t len, 
 	return fd;
 }
 
-static wn_code listener_open(listener *l, const struct sockaddr_storage *a, socklen_t len, const char *shown, wn_error *err)
+/* What is listened on before it is served. */
+typedef struct bound {
+	int fd; /* the library's once it serves it; -1: none */
+	const char *shown;
+	sa_family_t family;
+} bound;
+
+static wn_code bind_listener(listener *l, bound *b, wn_error *err)
+{
+	const server_config *c = l->http->opt.config;
+	struct sockaddr_storage a;
+	socklen_t len;
+	wn_code code = l->admin ? server_config_admin_address(c, &a, &len, err) : server_config_address(c, &a, &len, err);
+	if (code != WN_OK)
+		return code;
+	l->reachable = !address_is_loopback((const struct sockaddr *)&a);
+	b->shown = l->admin ? c->admin_address : c->listen_address;
+	b->family = a.ss_family;
+	b->fd = listen_socket(&a, len, b->shown, &l->port, err);
+	return b->fd < 0 ? WN_IO : WN_OK;
+}
+
+static wn_code serve_listener(listener *l, bound *b, wn_error *err)
 {
 	const server_config *config = l->http->opt.config;
-	l->reachable = !address_is_loopback((const struct sockaddr *)a);
-	int fd = listen_socket(a, len, shown, &l->port, err);
-	if (fd < 0)
-		return WN_IO;
 	int connections = l->admin ? ADMIN_CONNECTIONS : config->max_connections;
 	int threads = l->admin ? 1 : config->http_threads < connections ? config->http_threads : connections;
 	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
-			 (a->ss_family == AF_INET6 ? MHD_USE_IPv6 : 0) | (l->tls ? MHD_USE_TLS : 0);
+			 (b->family == AF_INET6 ? MHD_USE_IPv6 : 0) | (l->tls ? MHD_USE_TLS : 0);
 	struct MHD_OptionItem tls[3] = {{MHD_OPTION_END, 0, NULL}};
 	if (l->tls) {
 		tls[0] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, tls_callback()};
@@ -58,34 +77,36 @@ static wn_code listener_open(listener *l, const struct sockaddr_storage *a, sock
 		tls[2] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
 	}
 	l->daemon = MHD_start_daemon(
-	    flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+	    flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_LISTEN_SOCKET, b->fd, MHD_OPTION_THREAD_POOL_SIZE,
 	    (unsigned)(threads > 1 ? threads : 0), MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections,
 	    MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)config->max_connections_per_ip,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
 	    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
 	    http_connection_changed, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 	    MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
-	if (l->daemon)
-		return WN_OK;
-	close(fd); /* else the daemon's */
-	return wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", shown, l->port);
+	if (!l->daemon)
+		return wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", b->shown, l->port);
+	b->fd = -1;
+	return WN_OK;
 }
 
 static wn_code open_listeners(http *h, wn_error *err)
 {
 	const server_config *c = h->opt.config;
-	bool separate = *c->admin_address, tls = *c->tls_certificate;
-	struct sockaddr_storage a;
-	socklen_t len;
+	const bool separate = *c->admin_address, tls = *c->tls_certificate;
+	const int count = separate ? 2 : 1;
+	bound bounds[2] = {{.fd = -1}, {.fd = -1}};
+	wn_code code = WN_OK;
 	h->listeners[0] = (listener){.http = h, .everything = !separate, .tls = tls};
 	h->listeners[1] = (listener){.http = h, .admin = true, .tls = tls && c->tls_admin};
-	wn_code code = server_config_address(c, &a, &len, err);
-	if (code == WN_OK)
-		code = listener_open(&h->listeners[0], &a, len, c->listen_address, err);
-	if (code != WN_OK || !separate)
-		return code;
-	code = server_config_admin_address(c, &a, &len, err);
-	return code == WN_OK ? listener_open(&h->listeners[1], &a, len, c->admin_address, err) : code;
+	for (int i = 0; code == WN_OK && i < count; i++)
+		code = bind_listener(&h->listeners[i], &bounds[i], err);
+	for (int i = count; code == WN_OK && i-- > 0;) /* the main one last: the other one has hardly a client yet */
+		code = serve_listener(&h->listeners[i], &bounds[i], err);
+	for (int i = 0; i < count; i++)
+		if (bounds[i].fd >= 0)
+			close(bounds[i].fd);
+	return code;
 }
 
 wn_code http_open(http **out, const http_options *opt, wn_error *err)

@@ -258,6 +258,33 @@ def test_unreadable_registry():
     os.chmod(version, 0o755)
 
 
+def test_a_start_that_fails_has_answered_nobody():
+    shim = os.path.join(RUN.shims, "libshim_binding.so")
+    if RUN.slow > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    hold = os.path.join(RUN.work, "hold_bind")
+    with open(hold, "wb"), socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+        port, admin_port = free.getsockname()[1], taken.getsockname()[1]
+        free.close()
+        command = [RUN.serve, "--listen", f"127.0.0.1:{port}", "--registry", os.path.join(RUN.work, "registry")]
+        for setting in ("model.name=tiny", "admin.address=127.0.0.1", f"admin.port={admin_port}"):
+            command += ["--set", setting]
+        environment = dict(os.environ, LD_PRELOAD=shim, SHIM_HOLD=hold, SHIM_PORT=str(admin_port))
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+        with socket.socket() as client:
+            wait_for(lambda: client.connect_ex(("127.0.0.1", port)) == 0, what="the main port")
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.settimeout(0.5)
+            answer = b""
+            with contextlib.suppress(socket.timeout):
+                answer = client.recv(100)
+            os.unlink(hold)
+            text = process.communicate(timeout=60)[1].decode()
+    same(answer, b"", "an answer of a server that has no admin port")
+    same(process.returncode, 1, text)
+    check(f"cannot listen on 127.0.0.1 port {admin_port}" in text, text)
+
+
 def test_wall_clock_jumps_change_nothing():
     # By inspection: the wall clock is for stamps in logs and for the start of the process, and nothing waits by it.
     server_dir = os.path.join(HERE, "..", "..", "server")
