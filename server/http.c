@@ -201,7 +201,7 @@ static void count(connection *c, bool counted)
 	c->counted = counted;
 }
 
-/* In the manager's thread. */
+/* In the manager's thread, or in manager_submit. */
 static void command_done(model_command *cmd)
 {
 	request *r = cmd->cls;

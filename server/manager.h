@@ -54,7 +54,8 @@ typedef struct model_command {
 	int version; /* 0: none given */
 	int percent; /* of COMMAND_LOAD: this share of the requests, as a trial; 0: it takes over */
 	trial_mode mode;
-	/* Called in the manager's thread when outcome is set; the command is not touched afterwards. */
+	/* Called when outcome is set, in the manager's thread, or in the submitter's when the manager has stopped; the
+	 * command is not touched afterwards. */
 	void (*done)(struct model_command *c);
 	void *cls;
 	reason outcome; /* REASON_OK, _UNKNOWN_MODEL, _LOAD_FAILED, _DRAINING */
