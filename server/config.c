@@ -56,7 +56,8 @@ static const config_key KEYS[] = {
 
     CONFIG_SECTION("http", "connections"),
     CONFIG_INT(server_config, http_threads, "http.threads", "2", 1, 64, "threads that read requests and write answers"),
-    CONFIG_INT(server_config, max_connections, "http.max_connections", "256", 1, 65536, "open connections at most"),
+    CONFIG_INT(server_config, max_connections, "http.max_connections", "256", 1, 65536,
+	       "open connections at most; when a sixteenth is left, those that wait longest for a request are closed"),
     CONFIG_INT(server_config, max_connections_per_ip, "http.max_connections_per_ip", "0", 0, 65536,
 	       "open connections of one client address at most; 0: no limit of its own"),
     CONFIG_BYTES(server_config, connection_memory, "http.connection_memory", "64KiB", 4096, 1 << 22,

@@ -1,5 +1,5 @@
-/* http_internal.h: what http.c (bodies and answers), http_listen.c (listeners) and http_watch.c (slow clients)
- * share. */
+/* http_internal.h: what http.c (bodies and answers), http_listen.c (listeners), http_watch.c (slow clients) and http_crowd.c
+ * (too many of them) share. */
 #ifndef WINNOW_SERVER_HTTP_INTERNAL_H
 #define WINNOW_SERVER_HTTP_INTERNAL_H
 
@@ -26,6 +26,8 @@ typedef struct listener {
 	http *http;
 	struct MHD_Daemon *daemon;
 	int port;
+	int limit;       /* connections that the library takes, over all its threads */
+	atomic_int open; /* connections there are */
 	bool admin;  /* serves /metrics and /v2/repository, and the other one does not */
 	bool everything; /* there is no other one */
 	bool reachable;  /* from outside: not a loopback address */
@@ -61,10 +63,15 @@ struct http {
 	connection *connections;
 	bool stop, watching;
 	pthread_t watcher;
+	atomic_uint_fast64_t evicted; /* connections closed to make room */
+	uint64_t evicted_told;        /* of these, in the log: watcher only, as the next */
+	int64_t told_ns;
 };
 
-/* The library's callbacks; cls is the listener. */
+/* The library's callbacks; cls is the listener. It is told of the second, which does the first and keeps count. */
 void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
+			     enum MHD_ConnectionNotificationCode what);
+void http_connection_counted(void *cls, struct MHD_Connection *mhd, void **socket_context,
 			     enum MHD_ConnectionNotificationCode what);
 enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
 			    const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot);
@@ -76,5 +83,13 @@ void http_watch_stop(http *h);
 
 /* False when the connection is in another phase by now. */
 bool connection_step(connection *c, phase from, phase to);
+
+/* Closes the connection, unless it is in another phase than `from` by now (false). A request that has begun is answered 408
+ * with `why` before "the body was not complete after waited_ns". The caller holds http.lock. */
+bool connection_give_up(connection *c, phase from, const char *why, int64_t waited_ns);
+
+/* Where connections run out, closes those that have waited longest. In the watcher, which holds http.lock; it is let go and taken
+ * again while a line is logged. True: they are still scarce, look again soon. */
+bool http_crowd_relieve(http *h, int64_t now_ns);
 
 #endif

@@ -66,8 +66,7 @@ static wn_code bind_listener(listener *l, bound *b, wn_error *err)
 static wn_code serve_listener(listener *l, bound *b, wn_error *err)
 {
 	const server_config *config = l->http->opt.config;
-	int connections = l->admin ? ADMIN_CONNECTIONS : config->max_connections;
-	int threads = l->admin ? 1 : config->http_threads < connections ? config->http_threads : connections;
+	int threads = l->admin ? 1 : config->http_threads < l->limit ? config->http_threads : l->limit;
 	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
 			 (b->family == AF_INET6 ? MHD_USE_IPv6 : 0) | (l->tls ? MHD_USE_TLS : 0);
 	struct MHD_OptionItem tls[3] = {{MHD_OPTION_END, 0, NULL}};
@@ -78,11 +77,11 @@ static wn_code serve_listener(listener *l, bound *b, wn_error *err)
 	}
 	l->daemon = MHD_start_daemon(
 	    flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_LISTEN_SOCKET, b->fd, MHD_OPTION_THREAD_POOL_SIZE,
-	    (unsigned)(threads > 1 ? threads : 0), MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections,
+	    (unsigned)(threads > 1 ? threads : 0), MHD_OPTION_CONNECTION_LIMIT, (unsigned)l->limit,
 	    MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)config->max_connections_per_ip,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
 	    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
-	    http_connection_changed, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+	    http_connection_counted, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 	    MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
 	if (!l->daemon)
 		return wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", b->shown, l->port);
@@ -97,8 +96,8 @@ static wn_code open_listeners(http *h, wn_error *err)
 	const int count = separate ? 2 : 1;
 	bound bounds[2] = {{.fd = -1}, {.fd = -1}};
 	wn_code code = WN_OK;
-	h->listeners[0] = (listener){.http = h, .everything = !separate, .tls = tls};
-	h->listeners[1] = (listener){.http = h, .admin = true, .tls = tls && c->tls_admin};
+	h->listeners[0] = (listener){.http = h, .limit = c->max_connections, .everything = !separate, .tls = tls};
+	h->listeners[1] = (listener){.http = h, .limit = ADMIN_CONNECTIONS, .admin = true, .tls = tls && c->tls_admin};
 	for (int i = 0; code == WN_OK && i < count; i++)
 		code = bind_listener(&h->listeners[i], &bounds[i], err);
 	for (int i = count; code == WN_OK && i-- > 0;) /* the main one last: the other one has hardly a client yet */

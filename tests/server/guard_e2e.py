@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Who may do what, how often, over which listener; TLS, reload, the result cache, the metrics' text. Standard library and the
-openssl program only, over real HTTP.
+"""Who may do what, how often, over which listener; what happens when connections run out; TLS, reload, the result cache, the
+metrics' text. Standard library and the openssl program only, over real HTTP.
 
   guard_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
 """
@@ -11,17 +11,19 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_tiny_model  # noqa: E402
 import promtext  # noqa: E402
-from server_process import (FILES, GENEROUS, HERE, RUN, TroubledServer, check, check_promtool, good_image, log, multipart,  # noqa: E402
-                            read_file, run_failing, run_tests, same, wait_for)
+from server_process import (FILES, GENEROUS, HERE, RUN, TroubledServer, audit_bytes, check, check_promtool, good_image,  # noqa: E402
+                            log, multipart, read_file, run_failing, run_tests, same, wait_for)
 
 
 KEYS = {"inference": "inference-key-0001", "metrics": "metrics-key-00002", "admin": "admin-key-0000003"}
@@ -204,6 +206,136 @@ def test_rate_limits():
         same([server.ask("GET", "/metrics")[0] for _ in range(3)], [200, 200, 429], "metrics")
 
 
+# ---- when connections run out ----
+
+
+# Nobody leaves by itself: only making room lets the next one in.
+FOREVER = ("http.idle_timeout=1h", "http.receive_timeout=1h")
+
+# How those who hold connections begin: not at all, with headers that go on and on, with a body that does.
+BEGINNINGS = (b"", b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: ",
+              b"POST /v1/audit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+
+
+class Crowd(threading.Thread):
+    """Clients that hold connections and never finish a request; whoever is closed comes back at once."""
+
+    def __init__(self, server, count):
+        super().__init__()
+        self.address, self.returned, self.over = ("127.0.0.1", server.port), 0, threading.Event()
+        self.begun = [(self.begin(b), b) for b in itertools.islice(itertools.cycle(BEGINNINGS), count)]
+
+    def begin(self, beginning):
+        s = socket.create_connection(self.address)
+        s.setblocking(False)
+        s.sendall(beginning)
+        return s
+
+    def drip(self, s, beginning):
+        """False when the server has closed it."""
+        try:
+            if beginning:
+                s.sendall(b"a")
+            return s.recv(4096) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def run(self):
+        while not self.over.wait(0.02):
+            for i, (s, beginning) in enumerate(self.begun):
+                if not self.drip(s, beginning):
+                    s.close()
+                    self.begun[i] = self.begin(beginning), beginning
+                    self.returned += 1
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+        for s, _ in self.begun:
+            s.close()
+
+
+def told(server):
+    return server.errors().count("connections run out (http.max_connections: ")
+
+
+def test_whoever_holds_connections_keeps_nobody_out():
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=8") as server, Crowd(server, 30) as crowd:
+        wait_for(lambda: crowd.returned > 60, what="all of them closed, twice")
+        for _ in range(8):
+            same(server.ask("GET", "/v2/health/live")[0], 200, "live")
+        for _ in range(2):
+            same(server.ask_audit()[0], 200, "an audit")
+        before = crowd.returned
+        wait_for(lambda: crowd.returned > before + 30, what="it goes on")
+        same(told(server), 1, "lines in the log")
+
+
+def test_what_is_worked_on_is_not_cut_off():
+    head, body = audit_bytes(good_image(), "x", ("Connection: close",))
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=48", "inference.queue_capacity=64",
+                        model_dir=os.path.join(RUN.work, "slow")) as server:
+        audits = [server.connect() for _ in range(40)]
+        for s in audits:
+            s.sendall(head + body)
+        wait_for(lambda: server.metrics()["winnow_requests_in_flight"] >= 30, what="audits in flight")
+        with Crowd(server, 30) as crowd:
+            wait_for(lambda: crowd.returned > 20, what="room made")
+            check(server.metrics()["winnow_requests_in_flight"] > 0, "they were done too soon: nothing was tried")
+            for s in audits:
+                answer = http.client.HTTPResponse(s)
+                answer.begin()
+                same(answer.status, 200, answer.read())
+                s.close()
+
+
+def is_open(c):
+    """It answers again over the same connection."""
+    try:
+        c.auto_open = 0
+        c.request("GET", "/v2/health/live")
+        return c.getresponse().read() == b'{"live":true}'
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def test_idle_connections_are_kept_while_there_is_room():
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=32", "http.threads=3") as server:
+        idle = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(30)]
+        for c in idle:
+            c.connect()
+            check(is_open(c), "the first request")
+        time.sleep(1)
+        same([is_open(c) for c in idle[1:]], [True] * 29, "thirty are not too many")
+        dripping = server.connect()  # a body is worth more than an idle connection
+        dripping.sendall(BEGINNINGS[2])
+        idle[0].sock.settimeout(60)
+        same(idle[0].sock.recv(1), b"", "whoever was silent for longest")
+        same([is_open(c) for c in idle[1:]], [True] * 29, "the others")
+        time.sleep(0.5)
+        one_more = [server.connect() for _ in range(29)]
+        for c in idle[1:]:
+            c.sock.settimeout(60)
+            same(c.sock.recv(1), b"", "idle, now that more come")
+        dripping.settimeout(0)
+        try:
+            check(False, f"the body was given up first: {dripping.recv(4096)}")
+        except BlockingIOError:
+            pass
+        one_more += [server.connect() for _ in range(60)]
+        dripping.settimeout(60)
+        answer = b"".join(iter(lambda: dripping.recv(4096), b""))
+        check(answer.startswith(b"HTTP/1.1 408") and b"others need the connection" in answer, answer)
+        for s in one_more:
+            s.close()
+
+
 # ---- TLS ----
 
 
@@ -338,6 +470,7 @@ def test_metrics_text_is_valid():
 
 def prepare():
     make_tiny_model.make(os.path.join(RUN.work, "registry", "tiny", "2"), 0)
+    make_tiny_model.make(os.path.join(RUN.work, "slow"), seed=5, wide=16, name="slow")
 
 
 if __name__ == "__main__":
