@@ -138,6 +138,7 @@ static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size
 				.run_aside = run_aside,
 				.run_on = run_on,
 				.cls = m,
+				.serving = m->running,
 				.retire = retire};
 	served_model *model;
 	wn_code code = swap_bring_in(&model, &o, name, number, memory_left(m), step, err);

@@ -43,7 +43,7 @@ typedef enum load_step {
 	LOAD_BUDGET,    /* model.memory_budget */
 	LOAD_DIGESTS,   /* winnow.json, and the SHA-256 it names */
 	LOAD_CONTENT,   /* shapes, tokenizer, weights */
-	LOAD_WARM_UP,   /* first runs on the serving threads */
+	LOAD_WARM_UP,   /* first runs */
 	LOAD_SELF_TEST, /* its own sample gets another answer than its publisher got */
 	LOAD_CHANGED,   /* replaced, edited or removed meanwhile */
 	LOAD_STEP_COUNT

@@ -61,46 +61,56 @@ static void run_load(void *arg)
 
 static void run_free(void *arg) { model_free(arg); }
 
-/* ---- on the threads that will serve it ---- */
+/* ---- first runs ---- */
 
-typedef struct warm_job {
-	served_model *model;
-	int instance, shape;
+/* They create primitives and touch memory, the session's own, so it does not matter whose thread does it; on one that answers
+ * requests they would be a dozen runs that live ones wait for. That one makes the last: the whole way, with an answer to hold it to. */
+typedef struct first_runs {
+	const served_model *model;
+	int instance;
 	wn_error *err;
 	wn_code code;
-} warm_job;
+} first_runs;
 
-static void run_warm(void *arg)
+static void run_every_shape(void *arg)
 {
-	warm_job *j = arg;
-	j->code = classifier_warm_shape(j->model->sessions[j->instance], j->shape, j->err);
+	first_runs *r = arg;
+	r->code = classifier_warm(r->model->sessions[r->instance], r->err);
+}
+
+static void run_longest_shape(void *arg)
+{
+	first_runs *r = arg;
+	classifier_session *s = r->model->sessions[r->instance];
+	r->code = classifier_warm_shape(s, classifier_warm_count(s) - 1, r->err);
 }
 
 static void run_self_test(void *arg)
 {
-	warm_job *j = arg;
-	const classifier *c = j->model->classifier;
-	j->code = self_test_run(c, j->model->sessions[j->instance], &classifier_checkpoint(c)->manifest, j->err);
+	first_runs *r = arg;
+	const classifier *c = r->model->classifier;
+	r->code = self_test_run(c, r->model->sessions[r->instance], &classifier_checkpoint(c)->manifest, r->err);
 }
 
-/* First runs create primitives and touch memory: they happen here, one at a time between live requests. */
-static wn_code try_out(served_model *m, const swap_options *o, load_step *step, wn_error *err)
+static wn_code try_out(const served_model *m, const swap_options *o, load_step *step, wn_error *err)
 {
-	for (int i = 0; i < m->instances; i++) {
-		warm_job j = {.model = m, .instance = i, .err = err};
-		int shapes = classifier_warm_count(m->sessions[i]);
+	const bool has_sample = classifier_checkpoint(m->classifier)->manifest.self_test;
+	first_runs r = {.model = m, .err = err};
+	for (; r.instance < m->instances; r.instance++) {
+		bool done = true;
 		*step = LOAD_WARM_UP;
-		for (j.shape = 0; j.shape <= shapes && j.code == WN_OK; j.shape++) {
-			if (j.shape == shapes)
-				*step = LOAD_SELF_TEST;
-			if (!o->run_on(o->cls, i, j.shape == shapes ? run_self_test : run_warm, &j))
-				return wn_fail(err, WN_CANCELLED, "the server is shutting down");
-		}
-		if (j.code != WN_OK) {
-			if (*step == LOAD_WARM_UP)
-				wn_fail_prefix(err, "warm-up");
-			return j.code;
-		}
+		if (o->serving)
+			o->run_aside(o->cls, run_every_shape, &r);
+		else
+			done = o->run_on(o->cls, r.instance, run_every_shape, &r);
+		if (r.code != WN_OK)
+			return wn_fail_prefix(err, "warm-up");
+		if (has_sample)
+			*step = LOAD_SELF_TEST;
+		if (!done || !o->run_on(o->cls, r.instance, has_sample ? run_self_test : run_longest_shape, &r))
+			return wn_fail(err, WN_CANCELLED, "the server is shutting down");
+		if (r.code != WN_OK)
+			return has_sample ? r.code : wn_fail_prefix(err, "warm-up");
 	}
 	return WN_OK;
 }

@@ -1,7 +1,7 @@
 /* swap.h: one version from disk to the point where it may answer.
  *
- *   open the directory -> look at its files -> budget, digests, content (low priority) -> every shape of every session,
- * run on the inference thread that will serve it -> the model's own self test there -> look at the files again
+ *   open the directory -> look at its files -> budget, digests, content, every shape of every session (all at low priority) ->
+ * the model's own self test on each inference thread that will serve it -> look at the files again
  *
  * It fails at the first thing that is not as it should be, and nothing that is served notices: the caller puts the
  * model into the registry only after all of it. The looks before and after are of the directory behind the name, so a
@@ -21,6 +21,7 @@ typedef struct swap_options {
 	/* Runs fn(arg) on inference thread i between two of its requests; false when it is stopping. */
 	bool (*run_on)(void *cls, int instance, void (*fn)(void *arg), void *arg);
 	void *cls;
+	bool serving; /* requests are being answered meanwhile */
 	void (*retire)(served_model *m, void *cls);
 } swap_options;
 
