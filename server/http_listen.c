@@ -17,9 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/descriptors.h"
 #include "server/tls.h"
 
 #define ADMIN_CONNECTIONS 64
+#define BASE_DESCRIPTORS  64 /* logs, inotify, a model's files while it is read, the registry's directories */
+#define THREAD_DESCRIPTORS 4 /* of an HTTP thread (epoll, events), of a decode thread (its helper's socket and memory, twice while it is replaced) */
 
 static int listen_socket(const struct sockaddr_storage *address, socklen_t len, const char *shown, int *port, wn_error *err)
 {
@@ -89,6 +92,14 @@ static wn_code serve_listener(listener *l, bound *b, wn_error *err)
 	return WN_OK;
 }
 
+/* Of the main listener: those it is given, or as many as there are descriptors for. */
+static int main_connections(const server_config *c)
+{
+	const int threads = c->http_threads + c->decode_threads + 2; /* the admin listener's, the comparer's */
+	return descriptors_make_room(c->max_connections, BASE_DESCRIPTORS + threads * THREAD_DESCRIPTORS +
+							     (*c->admin_address ? ADMIN_CONNECTIONS : 0));
+}
+
 static wn_code open_listeners(http *h, wn_error *err)
 {
 	const server_config *c = h->opt.config;
@@ -96,7 +107,7 @@ static wn_code open_listeners(http *h, wn_error *err)
 	const int count = separate ? 2 : 1;
 	bound bounds[2] = {{.fd = -1}, {.fd = -1}};
 	wn_code code = WN_OK;
-	h->listeners[0] = (listener){.http = h, .limit = c->max_connections, .everything = !separate, .tls = tls};
+	h->listeners[0] = (listener){.http = h, .limit = main_connections(c), .everything = !separate, .tls = tls};
 	h->listeners[1] = (listener){.http = h, .limit = ADMIN_CONNECTIONS, .admin = true, .tls = tls && c->tls_admin};
 	for (int i = 0; code == WN_OK && i < count; i++)
 		code = bind_listener(&h->listeners[i], &bounds[i], err);

@@ -22,6 +22,7 @@ import warnings
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_tiny_model  # noqa: E402
 import promtext  # noqa: E402
+from fault_e2e import children  # noqa: E402
 from server_process import (FILES, GENEROUS, HERE, RUN, TroubledServer, audit_bytes, check, check_promtool, good_image,  # noqa: E402
                             log, multipart, read_file, run_failing, run_tests, same, wait_for)
 
@@ -114,12 +115,47 @@ def test_start_refusals():
         got, text = run_failing("--registry", registry, "--listen", "127.0.0.1:0", *arguments, env=env)
         same((got, text.count("\n")), (code, 1), text)
         check(message in text, text)
-    refused(1, "admin.address: 0.0.0.0 can be reached from outside, expected an admin key", "admin.address=0.0.0.0", "admin.port=0")
+        same(run_failing("--registry", registry, "--listen", "127.0.0.1:0", *arguments, "--check-config", env=env), (code, text), "--check-config")
+    refused(2, "admin.address: 0.0.0.0 can be reached from outside, expected an admin key", "admin.address=0.0.0.0", "admin.port=0")
     refused(2, 'admin.address: found "example.org"', "admin.address=example.org")
     refused(2, "tls.certificate and tls.key: found one of them", "tls.certificate=x")
-    refused(1, "keys.inference and keys.admin have a key in common", "keys.inference=0123456789abcdef", "keys.admin=0123456789abcdef")
+    refused(2, "keys.inference and keys.admin have a key in common", "keys.inference=0123456789abcdef", "keys.admin=0123456789abcdef")
     path = write_file("bad.keys", "a name and a key\n")
-    refused(1, f"{path}:1: found more than two words", "keys.admin_file=" + path)
+    refused(2, f"{path}:1: found more than two words", "keys.admin_file=" + path)
+    refused(2, "keys.inference: found a key of 5 characters", "keys.inference=short")
+    refused(2, "/no-such.keys: ", "keys.inference_file=/no-such.keys")
+    refused(2, "log.access: cannot append to /no-such-directory/a: No such file", "log.access=/no-such-directory/a")
+    refused(2, f"log.access: cannot append to {RUN.work}: Is a directory", "log.access=" + RUN.work)
+    for one, two in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "::")):
+        refused(2, "admin.port: found 8099, which listen.port is too", "listen.address=" + one, "listen.port=8099", "admin.address=" + two,
+                "admin.port=8099", env=ENVIRONMENT)
+    refused(2, "canary.start: other/2:10: this model is not served", "canary.start=[other/2:10]")
+    same(os.path.exists(os.path.join(RUN.work, "unmade.log")), False, "a log before it is asked for")
+    arguments = ("--registry", registry, "--set", "model.name=tiny", "--set", "log.access=" + os.path.join(RUN.work, "unmade.log"))
+    same(run_failing(*arguments, "--check-config"), (0, ""), "--check-config")
+    same(os.path.exists(os.path.join(RUN.work, "unmade.log")), False, "a log that --check-config made")
+
+
+def test_certificates_that_do_not_fit():
+    if not shutil.which("openssl"):
+        return log("     no openssl program: not tried")
+    one, two = make_certificate("first"), make_certificate("second")
+    arguments = ("--registry", os.path.join(RUN.work, "registry"), "--listen", "127.0.0.1:0", "--set", "model.name=tiny", "--set",
+                 "tls.certificate=" + one[0], "--set", "tls.key=" + two[1])
+    code, text = run_failing(*arguments)
+    same((code, "tls." in text, text.count("\n")), (2, True, 1), text)
+    same(run_failing(*arguments, "--check-config"), (2, text), "--check-config")
+
+
+def test_keys_that_others_can_read_are_warned_of():
+    path = write_file("open.keys", "alice alice-key-aaaaaaaaaa\n")
+    os.chmod(path, 0o640)
+    with TroubledServer(*GENEROUS, "keys.inference_file=" + path) as server:
+        check("every user" not in server.errors(), server.errors())
+        os.chmod(path, 0o644)
+        server.reload(f"keys.inference_file: {path}: every user of this machine may read it (mode 0644)")
+        server.reload("reloaded")
+    same(server.errors().count("every user"), 2, "warnings")
 
 
 def write_file(name, text):
@@ -334,6 +370,39 @@ def test_idle_connections_are_kept_while_there_is_room():
         check(answer.startswith(b"HTTP/1.1 408") and b"others need the connection" in answer, answer)
         for s in one_more:
             s.close()
+
+
+class FewFiles:
+    """Servers start with so many open files allowed."""
+
+    def __init__(self, ulimit):
+        self.start, self.program = f'#!/bin/sh\nulimit {ulimit}\nexec {RUN.serve} "$@"\n', RUN.serve
+
+    def __enter__(self):
+        RUN.serve = write_file("few_files.sh", self.start)
+        os.chmod(RUN.serve, 0o755)
+
+    def __exit__(self, *_):
+        RUN.serve = self.program
+
+
+def test_connections_leave_open_files_for_the_rest():
+    with FewFiles("-n 90"), TroubledServer(*GENEROUS, *FOREVER) as server:
+        found = re.search(r"http\.max_connections: 256 connections need (\d+) open files with everything else, 90 are allowed "
+                          r"\(ulimit -Hn, LimitNOFILE\): at most 45 connections are taken", server.errors())
+        check(found and int(found.group(1)) > 256, server.errors())
+        with Crowd(server, 60) as crowd:
+            wait_for(lambda: crowd.returned > 60, what="room made")
+            for pid in children(server.pid):  # decoding helpers, if there are any: they are started anew
+                os.kill(pid, signal.SIGKILL)
+            for _ in range(3):
+                same(server.ask_audit()[0], 200, "an audit")
+            server.reload("reloaded")  # opens files
+            metrics = server.metrics()
+            check(metrics["process_open_fds"] < 90 == metrics["process_max_fds"], metrics)
+    with FewFiles("-Sn 64"), TroubledServer(*GENEROUS) as server:
+        check("open files" not in server.errors(), server.errors())
+        check(server.metrics()["process_max_fds"] > 256, "the limit is raised")
 
 
 # ---- TLS ----
