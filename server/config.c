@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/policy.h"
+#include "server/rate.h"
 #include "server/trial.h"
 
 #define GIB ((double)(1u << 30))
@@ -250,9 +251,48 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 		return err ? err->code : WN_INVALID;
 	if (!*c->model_dir && (!*c->registry_root || !*c->model_name))
 		return wn_fail(err, WN_INVALID, "model.dir is empty: expected model.registry and model.name to be set");
-	if (check_models(c, err) != WN_OK)
+	if (check_models(c, err) != WN_OK || check_rates(c, err) != WN_OK)
 		return WN_INVALID;
 	if (*c->inference_key && *c->inference_key_file)
+static wn_code check_rates(const server_config *c, wn_error *err)
+{
+	const struct {
+		const char *key;
+		double per_second;
+	} rates[] = {{"inference", c->rate_inference}, {"metrics", c->rate_metrics}, {"admin", c->rate_admin}};
+	for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++)
+		if (!rate_is_possible(rates[i].per_second, c->rate_burst))
+			return wn_fail(err, WN_INVALID,
+				       "rates.%s: found %g, with rates.burst %d; expected 0 or at least %g, so that the burst comes back within a year",
+				       rates[i].key, rates[i].per_second, c->rate_burst, (double)c->rate_burst / RATE_MAX_FILL_S);
+	return WN_OK;
+}
+
+/* Every address of its family; :: takes IPv4 too. */
+static bool is_any(const struct sockaddr_storage *a)
+{
+	return a->ss_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY)
+				       : IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)a)->sin6_addr);
+}
+
+static wn_code check_listeners(const server_config *c, wn_error *err)
+{
+	struct sockaddr_storage a, b;
+	socklen_t a_len, b_len;
+	if (server_config_address(c, &a, &a_len, err) != WN_OK)
+		return WN_INVALID;
+	if (!*c->admin_address)
+		return WN_OK;
+	if (server_config_admin_address(c, &b, &b_len, err) != WN_OK)
+		return WN_INVALID;
+	const bool any = is_any(&a) || is_any(&b);
+	const bool meet = a.ss_family == b.ss_family ? any || memcmp(&a, &b, a_len) == 0
+						     : is_any(a.ss_family == AF_INET6 ? &a : &b);
+	if (c->port != 0 && c->port == c->admin_port && meet)
+		return wn_fail(err, WN_INVALID, "admin.port: found %d, which listen.port is too, expected another one", c->port);
+	return WN_OK;
+}
+
 		return wn_fail(err, WN_INVALID,
 			       "keys.inference and keys.inference_file are both set, expected one of them");
 	if (*c->metrics_key && *c->metrics_key_file)

@@ -16,7 +16,12 @@ typedef struct rate_limit {
 
 typedef atomic_int_fast64_t rate_bucket; /* 0 = full */
 
-/* per_second 0: no limit. burst: tokens in a full bucket, at least 1. */
+/* A bucket may take so long to fill: beyond it nobody means what they write, and far beyond it nanoseconds overflow. */
+#define RATE_MAX_FILL_S 31536000
+
+static inline int rate_is_possible(double per_second, int burst) { return per_second == 0 || burst / per_second <= RATE_MAX_FILL_S; }
+
+/* per_second 0: no limit. burst: tokens in a full bucket, at least 1. Together they are possible. */
 static inline rate_limit rate_limit_of(double per_second, int burst)
 {
 	if (per_second <= 0)

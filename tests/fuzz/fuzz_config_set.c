@@ -1,9 +1,10 @@
-/* --set KEY=VALUE on the server's table, a line each: what is taken is printed and reads back as the same. */
+/* --set KEY=VALUE on the server's table, a line each: what is taken is printed and reads back as the same, and makes rate limits. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "server/config.h"
+#include "server/rate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -27,6 +28,14 @@ static void check_printed(const server_config *c)
 	config_free(&SERVER_CONFIG_SCHEMA, &again);
 }
 
+static void check_rate(double per_second, int burst)
+{
+	const rate_limit l = rate_limit_of(per_second, burst);
+	rate_bucket b = 0;
+	if (rate_take(&b, &l, 0) != 0 || l.burst_ns / burst != l.interval_ns)
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	server_config c;
@@ -43,8 +52,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (config_set(&SERVER_CONFIG_SCHEMA, &c, line, &refused) != WN_OK && !*refused.message)
 			abort();
 	}
-	if (server_config_check(&c, &err) != WN_OK && !*err.message)
+	if (server_config_check(&c, &err) == WN_OK) {
+		check_rate(c.rate_inference, c.rate_burst);
+		check_rate(c.rate_metrics, c.rate_burst);
+		check_rate(c.rate_admin, c.rate_burst);
+	} else if (!*err.message) {
 		abort();
+	}
 	check_printed(&c);
 	free(text);
 	config_free(&SERVER_CONFIG_SCHEMA, &c);

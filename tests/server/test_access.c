@@ -43,6 +43,54 @@ static void no_rate_is_no_limit(void **state)
 		assert_int_equal(rate_take(&b, &l, SECOND), 0);
 }
 
+static wn_code check_config(const char *yaml, server_config *c, wn_error *err)
+{
+	*err = (wn_error){0};
+	wn_code code = config_parse(&SERVER_CONFIG_SCHEMA, c, "t.yaml", yaml, strlen(yaml), err);
+	return code == WN_OK ? server_config_check(c, err) : code;
+}
+
+/* Under the undefined-behaviour sanitizer these are about overflow too. */
+static void extreme_rates_are_kept_or_refused(void **state)
+{
+	static const struct {
+		const char *yaml, *message; /* NULL: accepted */
+	} CASES[] = {
+	    {"rates: {inference: 4e-8, burst: 1}", NULL},
+	    {"rates: {admin: 0.032, burst: 1000000}", NULL},
+	    {"rates: {metrics: 1e6, burst: 1000000}", NULL},
+	    {"rates: {inference: 0, burst: 1000000}", NULL},
+	    {"rates: {inference: 3e-8, burst: 1}", "rates.inference: found 3e-08, with rates.burst 1; expected 0 or at least 3.17098e-08, "
+						   "so that the burst comes back within a year"},
+	    {"rates: {admin: 0.03, burst: 1000000}", "rates.admin: found 0.03, with rates.burst 1000000"},
+	    {"rates: {metrics: 1e-300, burst: 10}", "rates.metrics: found 1e-300"},
+	    {"rates: {inference: 5e-324, burst: 10}", "rates.inference: found "},
+	};
+	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+		server_config c;
+		wn_error err;
+		wn_code code = check_config(CASES[i].yaml, &c, &err);
+		if (CASES[i].message) {
+			assert_int_equal(code, WN_INVALID);
+			if (strncmp(err.message, CASES[i].message, strlen(CASES[i].message)) != 0)
+				fail_msg("%s: %s", CASES[i].yaml, err.message);
+		} else {
+			assert_int_equal(code, WN_OK);
+			const double rates[] = {c.rate_inference, c.rate_metrics, c.rate_admin};
+			for (int k = 0; k < 3; k++) {
+				rate_limit l = rate_limit_of(rates[k], c.rate_burst);
+				rate_bucket b = 0;
+				int64_t now = 10 * 365 * 86400 * SECOND; /* up for ten years */
+				for (int taken = 0; taken < c.rate_burst; taken++)
+					if (rate_take(&b, &l, now) != 0)
+						fail_msg("%s: %d tokens", CASES[i].yaml, taken);
+				assert_true(rates[k] == 0 || rate_take(&b, &l, now) > 0);
+			}
+		}
+		config_free(&SERVER_CONFIG_SCHEMA, &c);
+	}
+}
+
 /* ---- access ---- */
 
 static access_control *open_access(const char *yaml)
@@ -50,8 +98,9 @@ static access_control *open_access(const char *yaml)
 	server_config c;
 	wn_error err = {0};
 	access_control *a = NULL;
+	access_rules *rules;
 	if (config_parse(&SERVER_CONFIG_SCHEMA, &c, "t.yaml", yaml, strlen(yaml), &err) != WN_OK ||
-	    access_open(&a, &c, &err) != WN_OK)
+	    access_rules_load(&rules, &c, &err) != WN_OK || access_open(&a, &rules, &err) != WN_OK)
 		fail_msg("%s", err.message);
 	config_free(&SERVER_CONFIG_SCHEMA, &c);
 	return a;
@@ -260,6 +309,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(bucket_gives_a_burst_then_the_rate),
 	    cmocka_unit_test(no_rate_is_no_limit),
+	    cmocka_unit_test(extreme_rates_are_kept_or_refused),
 	    cmocka_unit_test(roles_are_kept_apart),
 	    cmocka_unit_test(without_an_admin_key_only_loopback_administrates),
 	    cmocka_unit_test(each_key_has_its_own_bucket),
