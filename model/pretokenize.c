@@ -152,6 +152,13 @@ size_t utf8_valid_prefix(const char *s, size_t len)
 	return len;
 }
 
+void utf8_repair(char *s)
+{
+	const size_t len = strlen(s);
+	for (size_t i = 0; (i += utf8_valid_prefix(s + i, len - i)) < len;)
+		s[i] = '?';
+}
+
 uint32_t utf8_next(const char *text, size_t *i)
 {
 	const unsigned char *s = (const unsigned char *)text + *i;

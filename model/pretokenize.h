@@ -8,6 +8,8 @@
 
 /* Offset of the first byte that is not well-formed UTF-8 (surrogates and overlong forms are not), len when all is. */
 size_t utf8_valid_prefix(const char *s, size_t len);
+/* Makes s UTF-8: a '?' for every byte that is not part of it, such as those of a character that a precision or a buffer's end cut. */
+void utf8_repair(char *s);
 
 /* Bytes at s[0..len) (len > 0) that form one character, or, negated, that U+FFFD replaces: the "maximal subpart" of the
  * Unicode standard, as Rust's from_utf8_lossy. */

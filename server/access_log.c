@@ -218,9 +218,7 @@ static json_t *safe_string(const char *s)
 	for (char *p = copy; *p; p++)
 		if (*p == 0x7f)
 			*p = '?';
-	size_t len = strlen(copy);
-	for (size_t i = 0; (i += utf8_valid_prefix(copy + i, len - i)) < len;)
-		copy[i] = '?';
+	utf8_repair(copy);
 	return json_string(copy);
 }
 

@@ -115,7 +115,7 @@ static void unload(manager *m, model_entry *e, model_command *c)
 		if (e->versions[i].loaded && (!v || v == &e->versions[i])) {
 			e->versions[i].loaded = false;
 			e->versions[i].failed = v != NULL; /* a list would bring it back at once */
-			snprintf(e->versions[i].reason, sizeof e->versions[i].reason, "unloaded by command");
+			version_set_reason(&e->versions[i], "unloaded by command");
 		}
 	if (!v) {
 		e->wanted = false;

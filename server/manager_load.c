@@ -178,7 +178,7 @@ wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *e
 	v->loading = false;
 	v->loaded |= code == WN_OK;
 	v->failed = code != WN_OK && code != WN_CANCELLED;
-	snprintf(v->reason, sizeof v->reason, "%s", code == WN_OK ? "" : manager_for_clients(m, local.message));
+	version_set_reason(v, code == WN_OK ? "" : manager_for_clients(m, local.message));
 	e->failures[step] += v->failed;
 	pthread_mutex_unlock(&m->lock);
 	if (code == WN_OK) {

@@ -32,15 +32,17 @@ static const char *reason_of(const model_entry *e, const version_entry *v)
 	return e->wanted ? "not wanted by the version policy" : "not loaded";
 }
 
-static void append(json_t *list, const char *name, const char *version, const char *state, const char *why)
+/* False on no memory: no list, rather than one without a version. */
+static bool append(json_t *list, const char *name, const char *version, const char *state, const char *why)
 {
-	json_array_append_new(
-	    list, json_pack("{s:s, s:s, s:s, s:s}", "name", name, "version", version, "state", state, "reason", why));
+	return json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s}", "name", name, "version", version, "state",
+						     state, "reason", why)) == 0;
 }
 
 json_t *manager_index(manager *m, bool ready_only)
 {
 	json_t *list = json_array();
+	bool whole = true;
 	pthread_mutex_lock(&m->lock);
 	for (int i = 0; i < m->count; i++)
 		for (size_t v = 0; v < m->models[i]->count; v++) {
@@ -48,19 +50,21 @@ json_t *manager_index(manager *m, bool ready_only)
 			const version_entry *entry = &m->models[i]->versions[v];
 			snprintf(version, sizeof version, "%d", entry->number);
 			if (entry->loaded || !ready_only)
-				append(list, m->models[i]->name, version, state_of(entry),
-				       reason_of(m->models[i], entry));
+				whole &= append(list, m->models[i]->name, version, state_of(entry),
+						reason_of(m->models[i], entry));
 		}
 	pthread_mutex_unlock(&m->lock);
-	if (!*m->opt.config->model_dir)
-		return list;
 	served_model *loaded[REGISTRY_MAX_LOADED];
 	bool primary[REGISTRY_MAX_LOADED];
-	for (size_t n = registry_loaded(m->opt.registry, loaded, primary); n > 0; registry_release(&loaded[n])) {
+	size_t n = *m->opt.config->model_dir ? registry_loaded(m->opt.registry, loaded, primary) : 0;
+	for (; n > 0; registry_release(&loaded[n])) {
 		n--;
-		append(list, loaded[n]->name, loaded[n]->version, "READY", "");
+		whole &= append(list, loaded[n]->name, loaded[n]->version, "READY", "");
 	}
-	return list;
+	if (whole)
+		return list;
+	json_decref(list);
+	return NULL;
 }
 
 /* ---- metrics ---- */

@@ -60,7 +60,7 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. */
 	const bool tell = v && err.code != WN_OK && !disk.has_manifest && !v->loaded && !v->reason[0];
 	if (tell)
-		snprintf(v->reason, sizeof v->reason, "%s", manager_for_clients(m, err.message));
+		version_set_reason(v, manager_for_clients(m, err.message));
 	pthread_mutex_unlock(&m->lock);
 	if (tell && m->running)
 		log_error("model %s version %d: %s", e->name, number, err.message);

@@ -240,10 +240,7 @@ reason request_fail(request *r, reason why, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(r->detail, sizeof r->detail, fmt, ap);
 	va_end(ap);
-	/* A precision or the buffer's end may have cut a character in two; the answer must be UTF-8. */
-	size_t len = strlen(r->detail);
-	for (size_t i = 0; (i += utf8_valid_prefix(r->detail + i, len - i)) < len;)
-		r->detail[i] = '?';
+	utf8_repair(r->detail);
 	return why;
 }
 

@@ -1,14 +1,23 @@
 /* versions.c: see versions.h. */
 #include "server/versions.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "model/pretokenize.h"
 
 void model_entry_free(model_entry *e)
 {
 	trial_release(&e->trial);
 	free(e->versions);
 	free(e);
+}
+
+void version_set_reason(version_entry *v, const char *text)
+{
+	snprintf(v->reason, sizeof v->reason, "%s", text);
+	utf8_repair(v->reason);
 }
 
 version_entry *versions_find(const model_entry *e, int number)

@@ -22,7 +22,7 @@ typedef struct version_entry {
 	disk_state disk;
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
 	bool failed;      /* it was tried with exactly these files: not again before they change */
-	char reason[480]; /* why it is not served, "" when there is nothing to say */
+	char reason[480]; /* why it is not served, "" when there is nothing to say; UTF-8 */
 } version_entry;
 
 typedef struct model_entry {
@@ -42,6 +42,9 @@ typedef struct model_entry {
 } model_entry;
 
 void model_entry_free(model_entry *e);
+
+/* Cut where `reason` ends, and UTF-8 whatever text is: messages quote what lay on disk. */
+void version_set_reason(version_entry *v, const char *text);
 
 /* NULL when there is no such version. */
 version_entry *versions_find(const model_entry *e, int number);

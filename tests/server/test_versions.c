@@ -162,6 +162,22 @@ static void what_is_gone_is_forgotten_unless_it_serves(void **state)
 	model_entry_free(e);
 }
 
+/* Messages quote what lay on disk, and are cut at a byte. */
+static void reasons_are_utf8_and_fit(void **state)
+{
+	model_entry *e = entry("latest");
+	version_entry *v = see(e, 1, 1, 0);
+	version_set_reason(v, "label \xe8\xbf\x9d\xe8\xbf \xff");
+	assert_string_equal(v->reason, "label \xe8\xbf\x9d?? ?");
+	char lots[600] = "x";
+	for (size_t i = 1; i + 3 < sizeof lots; i += 3)
+		memcpy(lots + i, "\xe8\xbf\x9d", 4);
+	version_set_reason(v, lots);
+	assert_int_equal(strlen(v->reason), sizeof v->reason - 1);
+	assert_string_equal(v->reason + sizeof v->reason - 5, "\xe8\xbf\x9d?");
+	model_entry_free(e);
+}
+
 static void policies_are_read_strictly(void **state)
 {
 	static const char *const BAD[] = {"",
@@ -211,6 +227,7 @@ int main(void)
 	    cmocka_unit_test(a_held_version_stays),
 	    cmocka_unit_test(nothing_is_done_for_what_nobody_wants),
 	    cmocka_unit_test(what_is_gone_is_forgotten_unless_it_serves),
+	    cmocka_unit_test(reasons_are_utf8_and_fit),
 	    cmocka_unit_test(policies_are_read_strictly),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

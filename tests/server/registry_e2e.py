@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""What lies in the registry, and what the server tells of it: in the index, in the log and in metrics. Standard library only, over
+real HTTP.
+
+  registry_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--only NAME]
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from model_versions import SwapServer, new_registry, prepare_models, put, wait_for  # noqa: E402
+from server_process import check, run_tests, same  # noqa: E402
+from spoil_model import edit_manifest  # noqa: E402
+
+
+def one_verbalizer_begins_another(directory):
+    """The message quotes 60 bytes of each, which end inside a character."""
+    def edit(manifest):
+        manifest["labels"][0]["verbalizer"] = "a" + "违" * 30
+        manifest["labels"][1]["verbalizer"] = "a" + "违" * 31
+    edit_manifest(directory, edit)
+
+
+def test_reasons_are_utf8_wherever_a_message_was_cut():
+    registry = new_registry(1)
+    put(registry, 2, change=one_verbalizer_begins_another)
+    with SwapServer(registry) as server:
+        same(sorted(server.index()), [1, 2], "versions in the index")
+        check("违" * 19 + "?" in server.state(2)["reason"], server.state(2))
+
+
+if __name__ == "__main__":
+    run_tests(globals(), prepare_models)
