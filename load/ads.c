@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include <jansson.h>
 #include <nettle/base64.h>
 
 #include "base/file.h"
+#include "base/json_read.h"
 
 typedef struct reader {
 	char path[PATH_MAX]; /* of the metadata */
@@ -97,10 +97,10 @@ static wn_code take_image(const reader *r, const json_t *row, ad *a, wn_error *e
 static wn_code parse_line(const reader *r, const char *line, size_t len, ad *a, wn_error *err)
 {
 	json_error_t je;
-	json_t *row = json_loadb(line, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *row = json_read(line, len, JSON_REJECT_DUPLICATES, &je);
 	wn_code code = WN_OK;
 	if (!json_is_object(row))
-		code = wn_fail(err, WN_INVALID, "%s:%zu: expected one JSON object a line%s%s", r->path, r->line,
+		code = wn_fail(err, row ? WN_INVALID : json_read_code(&je), "%s:%zu: expected one JSON object a line%s%s", r->path, r->line,
 			       row ? "" : ": ", row ? "" : je.text);
 	if (code == WN_OK)
 		code = take_string(r, row, "text", &a->text, err);

@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jansson.h>
+#include "base/json_read.h"
 
 bool answer_label(const char *body, size_t len, char *out, size_t size)
 {
-	json_t *root = json_loadb(body, len, 0, NULL);
+	json_t *root = json_read(body, len, 0, NULL);
 	const char *label = json_string_value(json_object_get(root, "label"));
 	const bool fits = label && strlen(label) < size;
 	if (fits)
@@ -28,7 +28,7 @@ static void copy_printable(const char *text, size_t len, char *out, size_t size)
 void answer_reason(const char *body, size_t len, char *out, size_t size)
 {
 	/* body may be NULL when it is empty */
-	json_t *root = len && *body == '{' ? json_loadb(body, len, 0, NULL) : NULL;
+	json_t *root = len && *body == '{' ? json_read(body, len, 0, NULL) : NULL;
 	const char *text = json_string_value(json_object_get(root, "detail"));
 	if (!text)
 		text = json_string_value(json_object_get(root, "error"));

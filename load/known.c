@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "base/file.h"
+#include "base/json_read.h"
 
 struct known_answers {
 	json_t *root;
@@ -73,8 +72,8 @@ wn_code known_answers_open(known_answers **out, const char *path, wn_error *err)
 	if (!k)
 		return wn_fail(err, WN_NOMEM, "%s: no memory", path);
 	wn_code code = file_read(path, KNOWN_MAX_FILE, &text, &len, err);
-	if (code == WN_OK && !(k->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je)))
-		code = wn_fail(err, WN_INVALID, "%s:%d: %s", path, je.line, je.text);
+	if (code == WN_OK && !(k->root = json_read(text, len, JSON_REJECT_DUPLICATES, &je)))
+		code = wn_fail(err, json_read_code(&je), "%s:%d: %s", path, je.line, je.text);
 	free(text);
 	if (code == WN_OK) {
 		k->answers = json_object_get(k->root, "answers");
@@ -183,7 +182,7 @@ static known_tally *tally_of(known_answers *k, const char *version, const char *
 
 void known_answers_check(known_answers *k, const char *ad, const char *body, size_t len)
 {
-	json_t *found = len ? json_loadb(body, len, 0, NULL) : NULL;
+	json_t *found = len ? json_read(body, len, 0, NULL) : NULL;
 	const json_t *model = json_object_get(found, "model");
 	const char *version = text_of(model, "version"), *digest = text_of(model, "digest");
 	const json_t *known = json_object_get(json_object_get(k->answers, digest), ad);

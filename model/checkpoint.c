@@ -21,6 +21,7 @@
 
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "model/ops.h"
 #include "model/safetensors.h"
 
@@ -103,8 +104,8 @@ static wn_code digest_weights(char out[DIGEST_SIZE], const char *dir, wn_error *
 	if ((rc = join(path, dir, "model.safetensors.index.json", err)) ||
 	    (rc = file_read(path, MAX_INDEX_BYTES, &text, &len, err)))
 		return rc;
-	if (!(index = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr)))
-		rc = wn_fail(err, WN_INVALID, "%s:%d: %s", path, jerr.line, jerr.text);
+	if (!(index = json_read(text, len, JSON_REJECT_DUPLICATES, &jerr)))
+		rc = wn_fail(err, json_read_code(&jerr), "%s:%d: %s", path, jerr.line, jerr.text);
 	else if ((rc = list_shards(dir, index, &paths, &count, err)) == WN_OK)
 		rc = digest_files(out, (const char *const *)paths, count, err);
 	for (size_t i = 0; i < count; i++)

@@ -11,9 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "base/file.h"
+#include "base/json_read.h"
 #include "model/json_check.h"
 #include "model/shape.h"
 
@@ -269,9 +268,9 @@ wn_code hf_config_parse(blip2_config *out, const char *json, size_t len, wn_erro
 	char buf[64];
 	json_error_t je;
 	memset(out, 0, sizeof *out);
-	json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *root = json_read(json, len, JSON_REJECT_DUPLICATES, &je);
 	if (!root)
-		return wn_fail(err, json_error_code(&je) == json_error_out_of_memory ? WN_NOMEM : WN_INVALID,
+		return wn_fail(err, json_read_code(&je),
 		               "line %d column %d: %s", je.line, je.column, je.text);
 	section top = {.object = root, .name = "", .err = err};
 	if (!json_is_object(root))

@@ -7,11 +7,12 @@
 #include "model/image_internal.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/json_read.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 4096, PIL_BICUBIC = 3 };
 
@@ -143,10 +144,10 @@ wn_code image_processor_parse(image_processor *out, const char *json, size_t len
 {
 	json_error_t je;
 	image_processor p = blip_defaults;
-	json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *root = json_read(json, len, JSON_REJECT_DUPLICATES, &je);
 	wn_code rc;
 	if (!root)
-		return wn_fail(err, WN_INVALID, "line %d column %d: %s", je.line, je.column, je.text);
+		return wn_fail(err, json_read_code(&je), "line %d column %d: %s", je.line, je.column, je.text);
 	const json_t *nested = json_object_get(root, "image_processor"); /* transformers 5's processor_config.json */
 	const json_t *config = json_is_object(nested) ? nested : root;
 	if (!json_is_object(root))

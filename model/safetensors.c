@@ -19,9 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/file.h"
+#include "base/json_read.h"
 
 /* The reference library stops at 100 MB, which a hostile file turns into gigabytes of JSON nodes; a BLIP-2 header has some
  * 200 KB. */
@@ -239,9 +238,9 @@ static wn_code parse_shard(safetensors *st, size_t index, wn_error *err)
 	if (header_len == 0 || s->map[8] != '{')
 		return wn_fail(err, WN_INVALID, "%s: the header does not start with '{'", s->path);
 	json_error_t je;
-	s->header = json_loadb((const char *)s->map + 8, (size_t)header_len, JSON_REJECT_DUPLICATES, &je);
+	s->header = json_read((const char *)s->map + 8, (size_t)header_len, JSON_REJECT_DUPLICATES, &je);
 	if (!s->header)
-		return wn_fail(err, json_error_code(&je) == json_error_out_of_memory ? WN_NOMEM : WN_INVALID,
+		return wn_fail(err, json_read_code(&je),
 		               "%s: header at byte %d: %s", s->path, je.position, je.text);
 	const json_t *meta = json_object_get(s->header, "__metadata__");
 	if (meta) {
@@ -425,9 +424,9 @@ static wn_code open_sharded(safetensors **out, int dirfd, const char *dir, bool 
 	}
 	if ((rc = file_read(path, MAX_INDEX, &text, &len, err)) != WN_OK)
 		goto out;
-	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+	root = json_read(text, len, JSON_REJECT_DUPLICATES, &je);
 	if (!root) {
-		rc = wn_fail(err, WN_INVALID, "%s:%d: %s", path, je.line, je.text);
+		rc = wn_fail(err, json_read_code(&je), "%s:%d: %s", path, je.line, je.text);
 		goto out;
 	}
 	json_t *map = json_object_get(root, "weight_map");

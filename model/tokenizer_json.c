@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
+#include "base/json_read.h"
 #include "model/pretokenize.h"
 #include "model/tokenizer_impl.h"
 
@@ -519,9 +518,9 @@ wn_code tokenizer_load_json(tokenizer *t, const char *json, size_t len, wn_error
 	json_error_t where;
 	if (len > TOKENIZER_MAX_JSON)
 		return wn_fail(err, WN_TOO_LARGE, "%zu bytes, expected at most %u", len, TOKENIZER_MAX_JSON);
-	json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &where);
+	json_t *root = json_read(json, len, JSON_REJECT_DUPLICATES, &where);
 	if (!root)
-		return wn_fail(err, json_error_code(&where) == json_error_out_of_memory ? WN_NOMEM : WN_INVALID,
+		return wn_fail(err, json_read_code(&where),
 		               "malformed JSON at line %d, column %d: %s", where.line, where.column, where.text);
 	wn_code rc = load_root(t, root, err);
 	json_decref(root);

@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "base/file.h"
+#include "base/json_read.h"
 
 typedef struct reader {
 	const label_spec *labels;
@@ -81,9 +80,9 @@ static wn_code take_label(const reader *r, const json_t *row, int *out, wn_error
 static wn_code parse_line(const reader *r, const char *line, size_t len, sample *s, wn_error *err)
 {
 	json_error_t je;
-	json_t *row = json_loadb(line, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *row = json_read(line, len, JSON_REJECT_DUPLICATES, &je);
 	if (!row)
-		return wn_fail(err, WN_INVALID, "%s:%zu: not a JSON object: %s", r->path, r->line, je.text);
+		return wn_fail(err, json_read_code(&je), "%s:%zu: not a JSON object: %s", r->path, r->line, je.text);
 	wn_code rc = WN_OK;
 	if (!json_is_object(row))
 		rc = wn_fail(err, WN_INVALID, "%s:%zu: expected one JSON object a line", r->path, r->line);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_read.h"
 #include "prune/run_dir.h"
 
 static json_t *list_json(const string_list *l)
@@ -127,7 +128,7 @@ static wn_code last_changes(json_t **out, const train_log *log, wn_error *err)
 	if (!f)
 		return wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno));
 	while (getline(&line, &size, f) > 0) {
-		json_t *j = strstr(line, "\"resume\"") ? json_loads(line, 0, NULL) : NULL; /* of many lines, few are worth parsing */
+		json_t *j = strstr(line, "\"resume\"") ? json_read(line, strlen(line), 0, NULL) : NULL; /* of many lines, few are worth parsing */
 		const char *event = json_string_value(json_object_get(j, "event"));
 		if (event && !strcmp(event, "resume")) {
 			json_decref(*out);

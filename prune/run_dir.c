@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json_read.h"
 #include "prune/train_state.h"
 
 #define MAX_MANIFEST_BYTES ((size_t)16 << 20)
@@ -84,9 +85,9 @@ wn_code run_dir_read_manifest(json_t **out, const char *dir, wn_error *err)
 		return rc;
 	if ((rc = file_read(path, MAX_MANIFEST_BYTES, &text, &len, err)))
 		return rc;
-	*out = json_loadb(text, len, 0, &je);
+	*out = json_read(text, len, 0, &je);
 	free(text);
-	return *out ? WN_OK : wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+	return *out ? WN_OK : wn_fail(err, json_read_code(&je), "%s: %s", path, je.text);
 }
 
 /* A run goes on as what it is. */

@@ -11,9 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/file.h"
+#include "base/json_read.h"
 #include "model/safetensors.h"
 
 #define KEEP 2
@@ -182,7 +181,7 @@ static wn_code read_json(const char *path, train_position *p, int64_t *opt_step,
 	if (rc)
 		return rc;
 	json_error_t je;
-	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *j = json_read(text, len, JSON_REJECT_DUPLICATES, &je);
 	free(text);
 	json_int_t phase_step, step, best_step, log_bytes, adamw_step;
 	p->phase_seconds = 0;
@@ -194,7 +193,7 @@ static wn_code read_json(const char *path, train_position *p, int64_t *opt_step,
 				 "eval_pending", &eval_pending, "skipped_in_a_row", &p->skipped_in_a_row, "smooth_loss", &p->smooth_loss, "phase_seconds",
 				 &p->phase_seconds, "identity", &identity,
 				 "adamw_step", &adamw_step))
-		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+		rc = wn_fail(err, j ? WN_INVALID : json_read_code(&je), "%s: %s", path, je.text);
 	else if (format != 1)
 		rc = wn_fail(err, WN_UNSUPPORTED, "%s: format: found %d, expected 1", path, format);
 	else if (p->phase < 0 || phase_step < 0 || step < 0 || log_bytes < 0 || adamw_step < 0 || strlen(identity) >= sizeof p->identity)

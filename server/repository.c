@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/json_read.h"
 #include "server/answers.h"
 #include "server/registry_disk.h"
 
@@ -12,12 +13,12 @@ static json_t *parse_object(request *r)
 	json_error_t e;
 	json_t *root = r->body.len == 0
 			   ? json_object()
-			   : json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &e);
+			   : json_read((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &e);
 	if (json_is_object(root))
 		return root;
 	if (root)
 		request_fail(r, REASON_BAD_FIELD, "expected a JSON object");
-	else if (r->body.len == 0)
+	else if (r->body.len == 0 || json_read_code(&e) == WN_NOMEM)
 		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
 	else
 		request_fail(r, REASON_BAD_JSON, "line %d: %s", e.line, e.text);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json_read.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
 #include "prune/run_dir.h"
@@ -190,9 +191,9 @@ static wn_code read_plan(compress_plan *p, const char *path, const workspace *w,
 	if (rc)
 		return rc;
 	json_error_t je;
-	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+	json_t *j = json_read(text, len, JSON_REJECT_DUPLICATES, &je);
 	free(text);
-	rc = j ? parse(p, j, w, err) : wn_fail(err, WN_INVALID, "%s", je.text);
+	rc = j ? parse(p, j, w, err) : wn_fail(err, json_read_code(&je), "%s", je.text);
 	json_decref(j);
 	return rc ? wn_fail_prefix(err, "%s", path) : WN_OK;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json_read.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
 #include "prune/compress/keep_json.h"
@@ -26,8 +27,8 @@ static wn_code read_pruning(json_t **out, const compress_plan *p, const workspac
 	wn_code rc = compress_plan_path(p, w, index, PRUNING, path, err);
 	if (!rc)
 		rc = file_read(path, MAX_PRUNING_BYTES, &text, &len, err);
-	if (!rc && !(*out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je)))
-		rc = wn_fail(err, WN_INVALID, "%s: %s", path, je.text);
+	if (!rc && !(*out = json_read(text, len, JSON_REJECT_DUPLICATES, &je)))
+		rc = wn_fail(err, json_read_code(&je), "%s: %s", path, je.text);
 	free(text);
 	return rc;
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/json_read.h"
 #include "prune/report/run_parse.h"
 
 #define MAX_FILE ((size_t)64 << 20) /* manifest, plan, ablation */
@@ -42,10 +43,10 @@ static wn_code read_object(run *r, const char *name, bool required, json_t **out
 		return WN_OK;
 	if ((rc = file_read(path, MAX_FILE, &text, &len, err)))
 		return rc == WN_NOT_FOUND ? wn_fail_prefix(err, "not a run of train or compress") : rc;
-	json_t *j = json_loadb(text, len, 0, &je);
+	json_t *j = json_read(text, len, 0, &je);
 	free(text);
 	if (!j)
-		return wn_fail(err, WN_INVALID, "%s line %d: %s", path, je.line, je.text);
+		return wn_fail(err, json_read_code(&je), "%s line %d: %s", path, je.line, je.text);
 	if ((rc = keep(r, j, err)))
 		return rc;
 	if (!json_is_object(j))
@@ -81,13 +82,13 @@ static wn_code read_line(run *r, const char *path, long number, const char *line
 	json_error_t je;
 	if (strspn(line, " \t\r") == len)
 		return WN_OK;
-	json_t *j = json_loadb(line, len, 0, &je);
+	json_t *j = json_read(line, len, 0, &je);
 	if (!j && !whole) {
 		r->cut_line = true; /* killed while it wrote, or still writing */
 		return WN_OK;
 	}
 	if (!j)
-		return wn_fail(err, WN_INVALID, "%s line %ld: %s", path, number, je.text);
+		return wn_fail(err, json_read_code(&je), "%s line %ld: %s", path, number, je.text);
 	bool keep_it = false;
 	wn_code rc = json_is_object(j) ? run_parse_event(r, j, &keep_it, err)
 	                               : wn_fail(err, WN_INVALID, "%s line %ld: expected a JSON object", path, number);

@@ -22,12 +22,14 @@
 static atomic_uint armed;
 static atomic_long countdown; /* calls until one fails; 0 or less: none does */
 static atomic_bool has_failed;
+static _Thread_local bool for_jansson; /* what is asked for now */
 
 bool failing_call(unsigned kind)
 {
 	if (!(atomic_load(&armed) & kind) || atomic_load(&countdown) <= 0 || atomic_fetch_sub(&countdown, 1) != 1)
 		return false;
 	atomic_store(&has_failed, true);
+	for_jansson = false; /* the call may be jumped out of */
 	errno = ENOMEM;
 	return true;
 }
@@ -53,12 +55,14 @@ bool failing_calls_disarm(void)
 	type __wrap_##name(__VA_ARGS__);                                                                                   \
 	type __wrap_##name(__VA_ARGS__)
 
-IN_PLACE_OF(void *, malloc, size_t n) { return failing_call(CALLS_OWN) ? NULL : __real_malloc(n); }
+static bool fails(void) { return failing_call(for_jansson ? CALLS_JANSSON : CALLS_OWN); }
+
+IN_PLACE_OF(void *, malloc, size_t n) { return fails() ? NULL : __real_malloc(n); }
 IN_PLACE_OF(void *, calloc, size_t n, size_t size) { return failing_call(CALLS_OWN) ? NULL : __real_calloc(n, size); }
 IN_PLACE_OF(void *, realloc, void *p, size_t n) { return failing_call(CALLS_OWN) ? NULL : __real_realloc(p, n); }
 IN_PLACE_OF(void *, reallocarray, void *p, size_t n, size_t size)
 {
-	return failing_call(CALLS_OWN) ? NULL : __real_reallocarray(p, n, size);
+	return fails() ? NULL : __real_reallocarray(p, n, size);
 }
 IN_PLACE_OF(void *, aligned_alloc, size_t alignment, size_t n) { return failing_call(CALLS_OWN) ? NULL : __real_aligned_alloc(alignment, n); }
 IN_PLACE_OF(char *, strdup, const char *s) { return failing_call(CALLS_OWN) ? NULL : __real_strdup(s); }
@@ -89,10 +93,23 @@ int __wrap_asprintf(char **out, const char *fmt, ...)
 
 /* ---- jansson ---- */
 
-static void *for_jansson(size_t n) { return failing_call(CALLS_JANSSON) ? NULL : __real_malloc(n); }
+static json_malloc_t take; /* base/json_read.h's */
 
-/* Before anybody has anything of jansson's. */
-__attribute__((constructor)) static void hook_jansson(void) { json_set_alloc_funcs(for_jansson, free); }
+static void *take_for_jansson(size_t n)
+{
+	for_jansson = true;
+	void *block = take(n);
+	for_jansson = false;
+	return block;
+}
+
+/* After base/json_read.h's own. */
+__attribute__((constructor)) static void hook_jansson(void)
+{
+	json_free_t give_back;
+	json_get_alloc_funcs(&take, &give_back);
+	json_set_alloc_funcs(take_for_jansson, give_back);
+}
 
 /* ---- every k ---- */
 

@@ -1,6 +1,5 @@
 /* Fails the k-th allocation, for every k until the work succeeds: each failure must be an error with a message, leave nothing
- * behind (the address sanitizer counts) and crash nothing. The allocations are winnow's own: jansson 2.14 does not survive
- * its own failing (json_loadb writes through a stale buffer), which is one reason why the sizes it is given are bounded. */
+ * behind (the address sanitizer counts) and crash nothing. The allocations are winnow's own and jansson's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -103,6 +102,9 @@ static void safetensors_survive_every_failed_allocation(void **state)
 	assert_true(every_failure(CALLS_OWN, open_file, NULL, NULL) >= 4); /* the wrapping works */
 	assert_true(every_failure(CALLS_OWN, open_shards, NULL, NULL) >= 9);
 	assert_true(every_failure(CALLS_OWN, write_file, NULL, NULL) >= 2);
+	assert_true(every_failure(CALLS_JANSSON, open_file, NULL, NULL) >= 50);
+	assert_true(every_failure(CALLS_JANSSON, open_shards, NULL, NULL) >= 50);
+	assert_true(every_failure(CALLS_JANSSON, write_file, NULL, NULL) >= 1);
 	assert_int_equal(temp_dir_entries(), 1); /* w.safetensors and no temporary */
 }
 
@@ -110,6 +112,8 @@ static void configurations_survive_every_failed_allocation(void **state)
 {
 	assert_true(every_failure(CALLS_OWN, read_config, NULL, NULL) >= 1);
 	assert_true(every_failure(CALLS_OWN, read_and_write_manifest, NULL, NULL) >= 5);
+	assert_true(every_failure(CALLS_JANSSON, read_config, NULL, NULL) >= 50);
+	assert_true(every_failure(CALLS_JANSSON, read_and_write_manifest, NULL, NULL) >= 50);
 	assert_true(every_failure(CALLS_OWN, read_yaml, NULL, NULL) >= 15);
 }
 
