@@ -245,6 +245,54 @@ static void base64_is_strict(void **state)
 	     REASON_IMAGE_TOO_LARGE, "image: found 65 bytes, expected at most 64");
 }
 
+/* The image is taken from the body itself when its base64 stands there as it is: whichever way, it is the same field. */
+static void an_image_is_found_however_it_is_written(void **state)
+{
+	static const char *const BODIES[] = {
+	    "{\"image\":\"SU1H\",\"text\":\"t\"}",
+	    "{\"text\":\"t\",\"image\"\t:\r\n \"SU1H\"}",
+	    "{\"text\":\"t\",\"im\\u0061ge\":\"SU1H\"}",
+	    "{\"image\":\"SU\\u0031H\",\"text\":\"t\"}",
+	    "{\"text\":\"image\",\"image\":\"SU1H\"}",
+	    "{\"text\":\"\\\"image\\\":\\\"AAAA\\\"\",\"image\":\"SU1H\"}",
+	    "{\"data_id\":\"image\",\"text\":\"\",\"image\":\"SU1H\",\"assist\":\"image\"}",
+	};
+	for (size_t i = 0; i < sizeof BODIES / sizeof BODIES[0]; i++) {
+		request *r = new_request("application/json", BODIES[i], strlen(BODIES[i]));
+		if (fields_parse(r, &LIMITS) != REASON_OK)
+			fail_msg("%s: %s", BODIES[i], r->detail);
+		assert_int_equal(r->image_len, 3);
+		assert_memory_equal(r->image, "IMG", 3);
+		done(r);
+	}
+	static const char SLASHES[] = WITH_IMAGE("\\/\\/\\/\\/");
+	request *r = new_request("application/json", SLASHES, sizeof SLASHES - 1);
+	if (fields_parse(r, &LIMITS) != REASON_OK)
+		fail_msg("%s", r->detail);
+	assert_memory_equal(r->image, "\xff\xff\xff", 3);
+	done(r);
+}
+
+/* Nothing of it stands in for another, and a place in the body is one in the whole body. */
+static void an_image_is_no_other_member_and_shifts_no_position(void **state)
+{
+	JSON("{\"text\":{\"image\":\"SU1H\"}}", REASON_BAD_FIELD, "text: expected a string");
+	JSON("{\"text\":\"t\",\"image\":{\"image\":\"SU1H\"}}", REASON_BAD_FIELD, "image: expected a string");
+	JSON("{\"text\":\"t\",\"image\":[\"image\",\"SU1H\"]}", REASON_BAD_FIELD, "image: expected a string");
+	JSON("{\"text\":\"t\",\"image\":7}", REASON_BAD_FIELD, "image: expected a string");
+	JSON("{\"text\":\"t\",\"image\":null}", REASON_BAD_FIELD, "image: expected a string");
+	JSON("{\"text\":\"t\",\"Image\":\"SU1H\"}", REASON_UNKNOWN_FIELD, NULL);
+	JSON("{\"image\":\"SU1H\",\"image\":\"AAAA\"}", REASON_DUPLICATE_FIELD, "line 1, column 23: a key is given twice");
+	JSON("{\"image\":\"SU1H\",\"im\\u0061ge\":\"AAAA\"}", REASON_DUPLICATE_FIELD, NULL);
+	JSON("{\"im\\u0061ge\":\"SU1H\",\"image\":\"AAAA\"}", REASON_DUPLICATE_FIELD, NULL);
+	JSON("{\"image\":\"SU1H\",}", REASON_BAD_JSON, "line 1, column 17: not valid JSON");
+	JSON("{\"image\":\"SU1H\" \"text\":\"t\"}", REASON_BAD_JSON, "line 1, column 22: not valid JSON");
+	JSON("{\"text\":\"image\":\"SU1H\"}", REASON_BAD_JSON, "line 1, column 16: not valid JSON");
+	JSON("{\"image\":\"SU\n1H\",\"text\":\"t\"}", REASON_BAD_JSON, NULL);
+	JSON("{\"image\":\"SU1H", REASON_BAD_JSON, NULL);
+	JSON("[\"image\",\"SU1H\"]", REASON_BAD_JSON, "found something else than an object, expected {\"image\": …, \"text\": …}");
+}
+
 static void other_media_types_are_refused(void **state)
 {
 	static const char *const TYPES[] = {"application/x-www-form-urlencoded",
@@ -298,6 +346,8 @@ int main(void)
 	    cmocka_unit_test(json_fields_arrive_unchanged),
 	    cmocka_unit_test(malformed_json_is_refused),
 	    cmocka_unit_test(base64_is_strict),
+	    cmocka_unit_test(an_image_is_found_however_it_is_written),
+	    cmocka_unit_test(an_image_is_no_other_member_and_shifts_no_position),
 	    cmocka_unit_test(other_media_types_are_refused),
 	    cmocka_unit_test(truncation_at_every_byte_is_refused),
 	};
