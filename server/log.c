@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "model/pretokenize.h"
+
 #define PATIENCE_MS 100
 #define MAX_LINE    1024 /* below PIPE_BUF: a pipe that is ready takes it whole, without blocking */
 
@@ -73,6 +75,7 @@ static void log_line(log_level importance, const char *fmt, va_list ap)
 	for (int i = 0; i < n; i++)
 		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
 			line[i] = '?';
+	utf8_repair(line); /* whose end vsnprintf marked */
 	line[n++] = '\n';
 	pthread_mutex_lock(&lock);
 	if (lost && stderr_ready(0))
