@@ -243,17 +243,6 @@ static wn_code check_models(const server_config *c, wn_error *err)
 	return WN_OK;
 }
 
-wn_code server_config_check(const server_config *c, wn_error *err)
-{
-	struct sockaddr_storage a;
-	socklen_t len;
-	if (server_config_address(c, &a, &len, err) != WN_OK)
-		return err ? err->code : WN_INVALID;
-	if (!*c->model_dir && (!*c->registry_root || !*c->model_name))
-		return wn_fail(err, WN_INVALID, "model.dir is empty: expected model.registry and model.name to be set");
-	if (check_models(c, err) != WN_OK || check_rates(c, err) != WN_OK)
-		return WN_INVALID;
-	if (*c->inference_key && *c->inference_key_file)
 static wn_code check_rates(const server_config *c, wn_error *err)
 {
 	const struct {
@@ -268,31 +257,17 @@ static wn_code check_rates(const server_config *c, wn_error *err)
 	return WN_OK;
 }
 
-/* Every address of its family; :: takes IPv4 too. */
-static bool is_any(const struct sockaddr_storage *a)
+wn_code server_config_check(const server_config *c, wn_error *err)
 {
-	return a->ss_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY)
-				       : IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)a)->sin6_addr);
-}
-
-static wn_code check_listeners(const server_config *c, wn_error *err)
-{
-	struct sockaddr_storage a, b;
-	socklen_t a_len, b_len;
-	if (server_config_address(c, &a, &a_len, err) != WN_OK)
+	struct sockaddr_storage a;
+	socklen_t len;
+	if (server_config_address(c, &a, &len, err) != WN_OK)
+		return err ? err->code : WN_INVALID;
+	if (!*c->model_dir && (!*c->registry_root || !*c->model_name))
+		return wn_fail(err, WN_INVALID, "model.dir is empty: expected model.registry and model.name to be set");
+	if (check_models(c, err) != WN_OK || check_rates(c, err) != WN_OK)
 		return WN_INVALID;
-	if (!*c->admin_address)
-		return WN_OK;
-	if (server_config_admin_address(c, &b, &b_len, err) != WN_OK)
-		return WN_INVALID;
-	const bool any = is_any(&a) || is_any(&b);
-	const bool meet = a.ss_family == b.ss_family ? any || memcmp(&a, &b, a_len) == 0
-						     : is_any(a.ss_family == AF_INET6 ? &a : &b);
-	if (c->port != 0 && c->port == c->admin_port && meet)
-		return wn_fail(err, WN_INVALID, "admin.port: found %d, which listen.port is too, expected another one", c->port);
-	return WN_OK;
-}
-
+	if (*c->inference_key && *c->inference_key_file)
 		return wn_fail(err, WN_INVALID,
 			       "keys.inference and keys.inference_file are both set, expected one of them");
 	if (*c->metrics_key && *c->metrics_key_file)
