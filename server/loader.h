@@ -5,7 +5,9 @@
  * requests hold, would wait for each other all the time. p99 with a swap every half second, to p99 without, at 70 % load on two
  * processors: 3.1 with a team of two at nice 19 and 1.6 with that in the background (a publisher beside both), 0.9 with one thread (the
  * publisher in the background as well; 1.4 with two), which is done first, too.
- * It takes no lock that a serving thread takes: a thread that hardly runs must not be waited for. */
+ * (The first runs of a model with several threads need as many here, too; on the serving ones live requests would wait for them.)
+ * A thread that hardly runs must not be waited for: it takes no lock of ours that a serving thread takes, and as a model is both made
+ * and freed here, hardly one of malloc's. */
 #ifndef WINNOW_SERVER_LOADER_H
 #define WINNOW_SERVER_LOADER_H
 
