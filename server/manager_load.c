@@ -141,7 +141,12 @@ static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size
 				.serving = m->running,
 				.retire = retire};
 	served_model *model;
-	wn_code code = swap_bring_in(&model, &o, name, number, memory_left(m), step, err);
+	char version[MODEL_VERSION_SIZE];
+	snprintf(version, sizeof version, "%d", number);
+	*step = LOAD_ROOM; /* nobody else puts anything: what has room now has it afterwards */
+	wn_code code = name ? registry_check_room(m->opt.registry, name, version, err) : WN_OK;
+	if (code == WN_OK)
+		code = swap_bring_in(&model, &o, name, number, memory_left(m), step, err);
 	if (code != WN_OK)
 		return code;
 	*size = model->bytes;

@@ -138,33 +138,48 @@ bool registry_knows(registry *r, const char *name)
 	return known;
 }
 
+/* Under the lock. */
+static wn_code check_room(registry *r, const slot *s, const char *version, wn_error *err)
+{
+	if (s ? s->count < REGISTRY_MAX_VERSIONS || find_version(s, version) >= 0 : r->count < REGISTRY_MAX_MODELS)
+		return WN_OK;
+	return wn_fail(err, WN_TOO_LARGE, "at most %d models with %d versions each can be loaded", REGISTRY_MAX_MODELS,
+		       REGISTRY_MAX_VERSIONS);
+}
+
+wn_code registry_check_room(registry *r, const char *name, const char *version, wn_error *err)
+{
+	pthread_mutex_lock(&r->lock);
+	wn_code code = check_room(r, find_slot(r, name), version, err);
+	pthread_mutex_unlock(&r->lock);
+	return code;
+}
+
 wn_code registry_put(registry *r, served_model *m, bool primary, wn_error *err)
 {
 	served_model *replaced = NULL;
-	bool fits = true;
 	pthread_mutex_lock(&r->lock);
 	slot *s = find_slot(r, m->name);
-	if (!s && r->count < REGISTRY_MAX_MODELS) {
+	wn_code code = check_room(r, s, m->version, err);
+	if (code != WN_OK)
+		goto out;
+	if (!s) {
 		s = &r->slots[r->count++];
 		memcpy(s->name, m->name, sizeof s->name);
 		if (!r->default_name[0])
 			memcpy(r->default_name, m->name, sizeof r->default_name);
 	}
 	int same = find_version(s, m->version);
-	if (s && same >= 0) {
+	if (same >= 0) {
 		primary |= s->primary == s->versions[same];
 		replaced = take_out(s, same);
 	}
-	fits = s && s->count < REGISTRY_MAX_VERSIONS;
-	if (fits) {
-		s->versions[s->count++] = m;
-		s->primary = primary ? m : s->primary;
-	}
+	s->versions[s->count++] = m;
+	s->primary = primary ? m : s->primary;
+out:
 	pthread_mutex_unlock(&r->lock);
 	registry_release(&replaced);
-	return fits ? WN_OK
-		    : wn_fail(err, WN_TOO_LARGE, "at most %d models with %d versions each can be loaded",
-			      REGISTRY_MAX_MODELS, REGISTRY_MAX_VERSIONS);
+	return code;
 }
 
 bool registry_promote(registry *r, const char *name, const char *version)

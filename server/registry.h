@@ -41,6 +41,8 @@ void registry_set_trial(registry *r, const char *name, const char *candidate, tr
 /* Whether the slot exists, with or without a version in it. */
 bool registry_knows(registry *r, const char *name);
 
+/* Whether this version could be put: WN_TOO_LARGE when there is no room. */
+wn_code registry_check_room(registry *r, const char *name, const char *version, wn_error *err);
 /* Adds m, whose one reference passes to the registry on success, and lets it answer when `primary`. A loaded version of
  * the same number is replaced. Once it returns no new request gets what was replaced. WN_TOO_LARGE: no room. */
 wn_code registry_put(registry *r, served_model *m, bool primary, wn_error *err);

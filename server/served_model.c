@@ -9,7 +9,7 @@
 
 const char *load_step_name(load_step s)
 {
-	static const char *const NAMES[] = {"open", "budget", "digests", "content", "warm_up", "self_test", "changed"};
+	static const char *const NAMES[] = {"open", "room", "budget", "digests", "content", "warm_up", "self_test", "changed"};
 	return NAMES[s];
 }
 
@@ -35,13 +35,22 @@ static void show_path(wn_error *err, const char *internal, const char *shown)
 		wn_fail_prefix(err, "%s", shown);
 }
 
-static wn_code check_budget(const load_request *q, uint64_t bytes, load_step *step, wn_error *err)
+wn_code model_check_budget(uint64_t bytes, uint64_t left, const char *what, wn_error *err)
 {
-	if (bytes <= q->memory_left)
+	if (bytes <= left)
 		return WN_OK;
-	*step = LOAD_BUDGET;
-	return wn_fail(err, WN_TOO_LARGE, "takes about %llu MiB of memory, model.memory_budget has %llu MiB left", (unsigned long long)(bytes >> 20),
-		       (unsigned long long)(q->memory_left >> 20));
+	/* Tenths, the need rounded up and the rest down: they always show which is larger. */
+	const unsigned long long need = (bytes * 10 + ((1 << 20) - 1)) >> 20, rest = left * 10 >> 20;
+	return wn_fail(err, WN_TOO_LARGE, "%s about %llu.%llu MiB of memory, model.memory_budget has %llu.%llu MiB left", what, need / 10, need % 10,
+		       rest / 10, rest % 10);
+}
+
+static wn_code check_budget(const load_request *q, uint64_t bytes, const char *what, load_step *step, wn_error *err)
+{
+	const wn_code code = model_check_budget(bytes, q->memory_left, what, err);
+	if (code != WN_OK)
+		*step = LOAD_BUDGET;
+	return code;
 }
 
 /* winnow.json first: it says what the rest must be. */
@@ -50,11 +59,12 @@ static wn_code check_manifest(const load_request *q, const char *path, load_step
 	char file[96];
 	manifest m = {0};
 	snprintf(file, sizeof file, "%s/winnow.json", path);
-	*step = LOAD_DIGESTS;
+	*step = LOAD_CONTENT;
 	wn_code code = manifest_read(&m, file, err);
 	if (code != WN_OK)
 		return code;
-	code = check_budget(q, q->file_bytes, step, err); /* they are read before it is known what becomes of them */
+	*step = LOAD_DIGESTS;
+	code = check_budget(q, q->file_bytes, "its files alone take", step, err); /* they are read before it is known what becomes of them */
 	if (code == WN_OK && q->verify_digests && (!m.files || json_object_size(m.files) == 0))
 		code = wn_fail(err, WN_INVALID, "winnow.json: files: found none, expected the SHA-256 of every file");
 	else if (code == WN_OK && q->verify_digests)
@@ -88,7 +98,7 @@ static wn_code open_classifier(served_model *m, const load_request *q, const cha
 		return code;
 	const precision run_in = q->precision ? (precision)(q->precision - 1) : checkpoint_precision(&ckpt);
 	m->bytes = model_memory_estimate(q->file_bytes, &ckpt, run_in);
-	code = check_budget(q, m->bytes, step, err);
+	code = check_budget(q, m->bytes, "takes", step, err);
 	if (code == WN_OK)
 		code = classifier_from_checkpoint_as(&m->classifier, &ckpt, run_in, err);
 	checkpoint_close(&ckpt); /* nothing is left in it when the classifier has it */
@@ -118,7 +128,7 @@ static wn_code open_sessions(served_model *m, const load_request *q, load_step *
 		m->instances++;
 		if (i == 0) {
 			m->bytes += (uint64_t)q->placement->instances * classifier_session_bytes(m->sessions[0]);
-			code = check_budget(q, m->bytes, step, err);
+			code = check_budget(q, m->bytes, "takes", step, err);
 		}
 	}
 	omp_set_num_threads(own);

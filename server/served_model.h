@@ -40,9 +40,10 @@ struct served_model {
 /* Where a load can fail: the metric's label. */
 typedef enum load_step {
 	LOAD_OPEN,      /* the directory and its kinds of files */
+	LOAD_ROOM,      /* as many models or versions are loaded as may be */
 	LOAD_BUDGET,    /* model.memory_budget */
-	LOAD_DIGESTS,   /* winnow.json, and the SHA-256 it names */
-	LOAD_CONTENT,   /* shapes, tokenizer, weights */
+	LOAD_DIGESTS,   /* the SHA-256 that winnow.json names */
+	LOAD_CONTENT,   /* winnow.json, shapes, tokenizer, weights */
 	LOAD_WARM_UP,   /* first runs */
 	LOAD_SELF_TEST, /* its own sample gets another answer than its publisher got */
 	LOAD_CHANGED,   /* replaced, edited or removed meanwhile */
@@ -70,6 +71,9 @@ wn_code model_load(served_model **out, const load_request *q, load_step *step, w
 /* What a directory of file_bytes bytes takes in memory at most, its sessions apart: its files while they are read, and the weights
  * packed for the engine, which runs in run_in. c says in what they are stored. */
 uint64_t model_memory_estimate(uint64_t file_bytes, const checkpoint *c, precision run_in);
+
+/* WN_TOO_LARGE when a budget has not this much left; `what` begins the message: "takes". */
+wn_code model_check_budget(uint64_t bytes, uint64_t left, const char *what, wn_error *err);
 
 void model_retain(served_model *m);
 /* Gives one reference back and clears *m; the last one frees or retires the model. NULL is fine. */

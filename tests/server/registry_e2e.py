@@ -8,7 +8,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from model_versions import SwapServer, new_registry, prepare_models, put, wait_for  # noqa: E402
+from model_versions import SEEDS, SwapServer, new_registry, prepare_models, put, wait_for  # noqa: E402
 from server_process import check, run_tests, same  # noqa: E402
 from spoil_model import edit_manifest  # noqa: E402
 
@@ -27,6 +27,17 @@ def test_reasons_are_utf8_wherever_a_message_was_cut():
     with SwapServer(registry) as server:
         same(sorted(server.index()), [1, 2], "versions in the index")
         check("违" * 19 + "?" in server.state(2)["reason"], server.state(2))
+
+
+def test_a_full_registry_is_told_before_anything_is_read():
+    registry = new_registry(1)
+    for v in range(2, 10):
+        put(registry, v, seed=SEEDS[1])
+    with SwapServer(registry, "model.version=1,2,3,4,5,6,7,8") as server:
+        same(server.load(9, expected=409)["error"], "at most 16 models with 8 versions each can be loaded", "message")
+        same((server.failures("room"), server.failures("changed")), (1, 0), "counted")
+        same(server.version(), 8, "version")
+        check("ERROR model tiny version 9: room: " in server.errors(), server.errors())
 
 
 if __name__ == "__main__":

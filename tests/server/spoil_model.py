@@ -82,4 +82,4 @@ def names_no_files(directory):
 
 # Each with the reason that counts it in winnow_model_load_failures_total.
 SPOILED = [(truncate, "digests"), (flip_a_bit, "digests"), (wrong_shape, "content"), (cut_but_digests_fit, "content"),
-           (not_a_number, "content"), (wrong_self_test, "self_test"), (no_json, "digests"), (names_no_files, "digests")]
+           (not_a_number, "content"), (wrong_self_test, "self_test"), (no_json, "content"), (names_no_files, "digests")]

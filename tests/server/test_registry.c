@@ -260,6 +260,9 @@ static void a_full_registry_refuses(void **state)
 	for (int v = 1; v <= REGISTRY_MAX_VERSIONS; v++)
 		assert_int_equal(registry_put(r, fake("a", v), v == 1, &err), WN_OK);
 	served_model *extra = fake("a", 99);
+	assert_int_equal(registry_check_room(r, "a", "99", NULL), WN_TOO_LARGE);
+	assert_int_equal(registry_check_room(r, "a", "8", NULL), WN_OK); /* it would be replaced */
+	assert_int_equal(registry_check_room(r, "b", "1", NULL), WN_OK);
 	assert_int_equal(registry_put(r, extra, true, &err), WN_TOO_LARGE);
 	assert_int_equal(answers(r, "", ""), 1);
 	registry_release(&extra);
@@ -269,6 +272,7 @@ static void a_full_registry_refuses(void **state)
 		assert_int_equal(registry_put(r, fake(name, 1), true, &err), WN_OK);
 	}
 	extra = fake("z", 1);
+	assert_int_equal(registry_check_room(r, "z", "1", NULL), WN_TOO_LARGE);
 	assert_int_equal(registry_put(r, extra, true, NULL), WN_TOO_LARGE);
 	registry_release(&extra);
 	registry_close(&r);

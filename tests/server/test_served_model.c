@@ -82,8 +82,26 @@ static void expect(const char *dir, int forced, precision run_in, uint64_t bytes
 	for (size_t i = 0; i < sizeof too_little / sizeof too_little[0]; i++) {
 		assert_int_equal(load(&m, dir, forced, 1, too_little[i], &step), WN_TOO_LARGE);
 		assert_int_equal(step, LOAD_BUDGET);
-		assert_non_null(strstr(err.message, "tiny/1: takes about"));
+		assert_non_null(strstr(err.message, too_little[i] < FILE_BYTES ? "tiny/1: its files alone take about" : "tiny/1: takes about"));
 	}
+}
+
+/* However little is missing, the need is the larger of the two numbers. */
+static void the_message_shows_what_is_missing(void **state)
+{
+	static const struct {
+		uint64_t need, left;
+		const char *message;
+	} CASES[] = {{(3 << 20) + 1, 3 << 20, "it takes about 3.1 MiB of memory, model.memory_budget has 3.0 MiB left"},
+		     {1 << 20, (1 << 20) - 1, "it takes about 1.0 MiB of memory, model.memory_budget has 0.9 MiB left"},
+		     {1, 0, "it takes about 0.1 MiB of memory, model.memory_budget has 0.0 MiB left"},
+		     {UINT64_C(300) << 30, UINT64_C(7) << 30, "it takes about 307200.0 MiB of memory, model.memory_budget has 7168.0 MiB left"}};
+	for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+		err = (wn_error){0};
+		assert_int_equal(model_check_budget(CASES[i].need, CASES[i].left, "it takes", &err), WN_TOO_LARGE);
+		assert_string_equal(err.message, CASES[i].message);
+	}
+	ok(model_check_budget(5, 5, "it takes", &err));
 }
 
 #define PACKED(bytes_a_weight) (FILE_BYTES * (bytes_a_weight) / 4 * 5)
@@ -142,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(int8_weights_are_reckoned_as_such_with_and_without_quantization),
 	    cmocka_unit_test(f32_weights_are_reckoned_by_what_they_run_in),
+	    cmocka_unit_test(the_message_shows_what_is_missing),
 	    cmocka_unit_test(sessions_have_the_threads_of_those_who_will_run_them),
 	    cmocka_unit_test(small_models_get_one_thread_where_nobody_says_how_many),
 	};
