@@ -85,16 +85,17 @@ wn_code access_rules_load(access_rules **out, const server_config *c, wn_error *
 	return code;
 }
 
-wn_code access_open(access_control **out, const server_config *c, wn_error *err)
+wn_code access_open(access_control **out, access_rules **rules, wn_error *err)
 {
 	access_control *a = *out = calloc(1, sizeof *a);
-	if (!a)
+	if (!a) {
+		access_release(rules);
 		return wn_fail(err, WN_NOMEM, "out of memory for the access rules");
+	}
 	pthread_mutex_init(&a->lock, NULL);
-	wn_code code = access_rules_load(&a->current, c, err);
-	if (code != WN_OK)
-		access_close(out);
-	return code;
+	a->current = *rules;
+	*rules = NULL;
+	return WN_OK;
 }
 
 void access_close(access_control **ap)

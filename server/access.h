@@ -25,12 +25,13 @@ typedef struct access_rules {
 
 typedef struct access_control access_control;
 
-/* Reads the keys. WN_INVALID when an address that can be reached from outside would be served without keys. */
-wn_code access_open(access_control **out, const server_config *c, wn_error *err);
-void access_close(access_control **a);
-/* Other rules from now on, in two steps for whoever has more that may fail: read (give them back with access_release when
- * they are not to be), and put in place, which cannot. */
+/* Reads the keys. WN_INVALID when an address that can be reached from outside would be served without keys. Given back with
+ * access_release, or handed to one of the next. */
 wn_code access_rules_load(access_rules **out, const server_config *c, wn_error *err);
+/* Takes *rules over, also on failure. */
+wn_code access_open(access_control **out, access_rules **rules, wn_error *err);
+void access_close(access_control **a);
+/* Other rules from now on; cannot fail. */
 void access_replace(access_control *a, access_rules *rules);
 
 access_rules *access_acquire(access_control *a);
@@ -46,7 +47,7 @@ typedef struct access_question {
 } access_question;
 
 /* Whether r may go on; r->key_name tells by which key. Without keys for a role: inference is for everybody (a public
- * address needs keys, see access_open), metrics for loopback clients, administration for loopback clients of a listener
+ * address needs keys, see access_rules_load), metrics for loopback clients, administration for loopback clients of a listener
  * that nobody else can reach (behind a proxy every client looks like one), and not for web pages that they look at. Refused: REASON_UNAUTHORIZED, _FORBIDDEN or
  * _RATE_LIMITED. */
 reason access_check(access_rules *rules, const access_question *q, request *r);

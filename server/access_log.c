@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -101,6 +102,31 @@ static void *writer_main(void *arg)
 	return NULL;
 }
 
+static wn_code cannot_append(const char *path, int e, wn_error *err)
+{
+	return wn_fail(err, WN_IO, "log.access: cannot append to %s: %s", path, strerror(e));
+}
+
+/* Nothing is made: whoever asks may be another user than the server's. */
+wn_code access_log_check(const char *path, wn_error *err)
+{
+	struct stat st;
+	if (!*path || strcmp(path, "-") == 0)
+		return WN_OK;
+	if (stat(path, &st) == 0) {
+		if (S_ISDIR(st.st_mode))
+			return cannot_append(path, EISDIR, err);
+		return faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 ? WN_OK : cannot_append(path, errno, err);
+	}
+	const char *slash = strrchr(path, '/');
+	char *directory = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+	if (!directory)
+		return wn_fail(err, WN_NOMEM, "log.access: out of memory");
+	int e = errno == ENOENT && faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+	free(directory);
+	return e == 0 ? WN_OK : cannot_append(path, e, err);
+}
+
 wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err)
 {
 	*out = NULL;
@@ -121,7 +147,7 @@ wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines,
 				close(log->fd);
 			free(log->path);
 			free(log);
-			return wn_fail(err, WN_IO, "log.access: cannot append to %s: %s", path, strerror(e));
+			return cannot_append(path, e, err);
 		}
 	}
 	pthread_mutex_init(&log->lock, NULL);
@@ -181,12 +207,12 @@ void access_log_reopen(access_log *log)
 
 void access_log_write(access_log *log, char *line)
 {
-	if (!log || !line) {
+	if (!log) {
 		free(line);
 		return;
 	}
 	pthread_mutex_lock(&log->lock);
-	bool fits = log->count < log->capacity;
+	bool fits = line && log->count < log->capacity;
 	if (fits) {
 		log->ring[(log->head + log->count) % log->capacity] = line;
 		log->count++;

@@ -15,11 +15,13 @@ typedef struct access_log access_log;
 
 /* path: "-" is stdout, "" no log at all (*out is NULL, which every function accepts), else a file to append to. */
 wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err);
+/* That it could be opened, without opening it: WN_IO as above. */
+wn_code access_log_check(const char *path, wn_error *err);
 /* Writes what is waiting, for at most a second. */
 void access_log_close(access_log **log);
 /* Opens a file anew before the next line: what log rotation asks for. */
 void access_log_reopen(access_log *log);
-/* Takes over a malloc'ed line that ends in '\n'. */
+/* Takes over a malloc'ed line that ends in '\n'; NULL, a line that there was no memory for, counts as dropped. */
 void access_log_write(access_log *log, char *line);
 uint64_t access_log_dropped(access_log *log);
 

@@ -219,6 +219,15 @@ wn_code server_config_model(const server_config *c, size_t i, model_spec *out, w
 	return policy_parse(&out->policy, c->model_version, "model.version", err);
 }
 
+static bool is_configured(const server_config *c, const char *model)
+{
+	model_spec spec;
+	for (size_t i = 0; i < server_config_num_models(c); i++)
+		if (server_config_model(c, i, &spec, NULL) == WN_OK && strcmp(spec.name, model) == 0)
+			return true;
+	return false;
+}
+
 static wn_code check_models(const server_config *c, wn_error *err)
 {
 	model_spec spec, earlier;
@@ -231,6 +240,8 @@ static wn_code check_models(const server_config *c, wn_error *err)
 	for (size_t i = 0; i < c->canaries.count; i++) {
 		if (trial_spec_parse(&started, c->canaries.items[i], err) != WN_OK)
 			return WN_INVALID;
+		if (!*c->model_dir && !is_configured(c, started.name))
+			return wn_fail(err, WN_INVALID, "canary.start: %s: this model is not served", c->canaries.items[i]);
 	}
 	for (size_t i = 0; i < server_config_num_models(c); i++) {
 		if (server_config_model(c, i, &spec, err) != WN_OK)
@@ -257,12 +268,35 @@ static wn_code check_rates(const server_config *c, wn_error *err)
 	return WN_OK;
 }
 
+/* Every address of its family; :: takes IPv4 too. */
+static bool is_any(const struct sockaddr_storage *a)
+{
+	return a->ss_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY)
+				       : IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)a)->sin6_addr);
+}
+
+static wn_code check_listeners(const server_config *c, wn_error *err)
+{
+	struct sockaddr_storage a, b;
+	socklen_t a_len, b_len;
+	if (server_config_address(c, &a, &a_len, err) != WN_OK)
+		return WN_INVALID;
+	if (!*c->admin_address)
+		return WN_OK;
+	if (server_config_admin_address(c, &b, &b_len, err) != WN_OK)
+		return WN_INVALID;
+	const bool any = is_any(&a) || is_any(&b);
+	const bool meet = a.ss_family == b.ss_family ? any || memcmp(&a, &b, a_len) == 0
+						     : is_any(a.ss_family == AF_INET6 ? &a : &b);
+	if (c->port != 0 && c->port == c->admin_port && meet)
+		return wn_fail(err, WN_INVALID, "admin.port: found %d, which listen.port is too, expected another one", c->port);
+	return WN_OK;
+}
+
 wn_code server_config_check(const server_config *c, wn_error *err)
 {
-	struct sockaddr_storage a;
-	socklen_t len;
-	if (server_config_address(c, &a, &len, err) != WN_OK)
-		return err ? err->code : WN_INVALID;
+	if (check_listeners(c, err) != WN_OK)
+		return WN_INVALID;
 	if (!*c->model_dir && (!*c->registry_root || !*c->model_name))
 		return wn_fail(err, WN_INVALID, "model.dir is empty: expected model.registry and model.name to be set");
 	if (check_models(c, err) != WN_OK || check_rates(c, err) != WN_OK)
@@ -275,8 +309,6 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 			       "keys.metrics and keys.metrics_file are both set, expected one of them");
 	if (*c->admin_key && *c->admin_key_file)
 		return wn_fail(err, WN_INVALID, "keys.admin and keys.admin_file are both set, expected one of them");
-	if (*c->admin_address && server_config_admin_address(c, &a, &len, err) != WN_OK)
-		return err ? err->code : WN_INVALID;
 	if (!*c->tls_certificate != !*c->tls_key)
 		return wn_fail(err, WN_INVALID, "tls.certificate and tls.key: found one of them, expected both or neither");
 	if (c->inference_mode == MODE_LATENCY && c->instances > 1)

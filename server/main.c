@@ -13,7 +13,9 @@
 #include "model/omp_policy.h"
 #include "server/decoder.h"
 #include "server/log.h"
+#include "server/preflight.h"
 #include "server/server.h"
+#include "server/tls.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -35,7 +37,7 @@ static void usage(FILE *f)
 	      "  --listen ADDR:PORT  listen there, e.g. 127.0.0.1:8080, [::1]:8080 or 8080\n"
 	      "  --set KEY=VALUE     set one key of the configuration; may be repeated\n"
 	      "  --print-config      print the effective configuration with every key explained, and exit\n"
-	      "  --check-config      check the configuration, and exit\n"
+	      "  --check-config      check the configuration and what it names (keys, certificate, files), and exit\n"
 	      "  --version, --help\n"
 	      "\n"
 	      "Examples:\n"
@@ -144,6 +146,13 @@ static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
 	return code == WN_OK || !a->config ? code : wn_fail_prefix(err, "%s", a->config);
 }
 
+/* What a start needs besides ports and models: a mistake in it is the configuration's. */
+static wn_code prepare(access_rules **rules, const server_config *c, wn_error *err)
+{
+	wn_code code = preflight_models(c, err);
+	return code == WN_OK ? preflight(rules, c, err) : code;
+}
+
 /* SIGHUP: the configuration again, from the same arguments. What is wrong is logged and changes nothing. */
 static void reload(server *s, const arguments *a)
 {
@@ -156,14 +165,33 @@ static void reload(server *s, const arguments *a)
 	config_free(&SERVER_CONFIG_SCHEMA, &c);
 }
 
+static int fail(const wn_error *err, int rc)
+{
+	fprintf(stderr, "winnow-serve: %s\n", err->message);
+	return err->code == WN_NOMEM ? EXIT_FAILED : rc;
+}
+
+static int check(const server_config *c)
+{
+	access_rules *rules = NULL;
+	wn_error err = {0};
+	if (prepare(&rules, c, &err) != WN_OK)
+		return fail(&err, EXIT_USAGE);
+	access_release(&rules);
+	tls_unload();
+	puts("the configuration is good; whether its models can be loaded and its ports are free was not tried");
+	return EXIT_DONE;
+}
+
 static int serve(const server_config *c, const arguments *a, const sigset_t *signals)
 {
 	server *s = NULL;
+	access_rules *rules = NULL;
 	wn_error err = {0};
-	if (server_open(&s, c, &err) != WN_OK) {
-		fprintf(stderr, "winnow-serve: %s\n", err.message);
-		return EXIT_FAILED;
-	}
+	if (prepare(&rules, c, &err) != WN_OK)
+		return fail(&err, EXIT_USAGE);
+	if (server_open(&s, c, &rules, &err) != WN_OK)
+		return fail(&err, EXIT_FAILED);
 	int signal_number = 0;
 	while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
 		if (signal_number == SIGHUP)
@@ -201,13 +229,14 @@ int main(int argc, char **argv)
 	if (!a.print && !a.check)
 		omp_spin_briefly(); /* may start this program again: before anything is read */
 	if (load_config(&c, &a, &err) != WN_OK) {
-		fprintf(stderr, "winnow-serve: %s\n", err.message);
 		config_free(&SERVER_CONFIG_SCHEMA, &c);
-		return EXIT_USAGE;
+		return fail(&err, EXIT_USAGE);
 	}
 	if (a.print) {
 		config_print(&SERVER_CONFIG_SCHEMA, &c, stdout);
-	} else if (!a.check) {
+	} else if (a.check) {
+		rc = check(&c);
+	} else {
 		pthread_sigmask(SIG_BLOCK, &signals, NULL);
 		signal(SIGPIPE, SIG_IGN);
 		rc = serve(&c, &a, &signals);

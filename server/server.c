@@ -13,7 +13,6 @@
 
 #include "model/dnn.h"
 #include "model/ops.h"
-#include "server/access.h"
 #include "server/access_log.h"
 #include "server/audit.h"
 #include "server/decoder.h"
@@ -22,6 +21,7 @@
 #include "server/manager.h"
 #include "server/overseer.h"
 #include "server/placement.h"
+#include "server/preflight.h"
 #include "server/tls.h"
 
 struct server {
@@ -79,13 +79,15 @@ static void keep_heap_dense(const server_config *c)
 	mallopt(M_TRIM_THRESHOLD, 2 << 20); /* what a load takes and gives back in small pieces stays in between */
 }
 
-wn_code server_open(server **out, const server_config *c, wn_error *err)
+wn_code server_open(server **out, const server_config *c, access_rules **rules, wn_error *err)
 {
 	wn_error local = {0};
 	err = err ? err : &local;
 	server *s = *out = calloc(1, sizeof *s);
-	if (!s)
+	if (!s) {
+		access_release(rules);
 		return wn_fail(err, WN_NOMEM, "out of memory for the server");
+	}
 	s->config = c;
 	log_set_level((log_level)c->log_level);
 	keep_heap_dense(c);
@@ -94,9 +96,7 @@ wn_code server_open(server **out, const server_config *c, wn_error *err)
 	placement_decide(&s->placement, c, &found);
 	if (*s->placement.warning)
 		log_warning("%s", s->placement.warning);
-	wn_code code = access_open(&s->access, c, err);
-	if (code == WN_OK && *c->tls_certificate)
-		code = tls_load(c->tls_certificate, c->tls_key, err);
+	wn_code code = access_open(&s->access, rules, err);
 	if (code == WN_OK)
 		code = result_cache_open(&s->cache, c->cache_bytes, c->cache_max_age_ns, err);
 	if (code == WN_OK)
@@ -212,13 +212,9 @@ wn_code server_reload(server *s, const server_config *c, wn_error *err)
 	if (!*c->tls_certificate != !*s->config->tls_certificate)
 		return wn_fail(err, WN_INVALID, "tls.certificate: expected a restart to turn TLS on or off");
 	access_rules *rules;
-	wn_code code = access_rules_load(&rules, c, err);
-	if (code == WN_OK && *c->tls_certificate)
-		code = tls_load(c->tls_certificate, c->tls_key, err);
-	if (code != WN_OK) {
-		access_release(&rules);
+	wn_code code = preflight(&rules, c, err);
+	if (code != WN_OK)
 		return code;
-	}
 	access_replace(s->access, rules);
 	log_set_level((log_level)c->log_level);
 	access_log_reopen(s->access_log);

@@ -2,12 +2,12 @@
 #ifndef WINNOW_SERVER_SERVER_H
 #define WINNOW_SERVER_SERVER_H
 
-#include "server/config.h"
+#include "server/access.h"
 
 typedef struct server server;
 
-/* Loads the model, warms it up and listens. c must outlive the server. */
-wn_code server_open(server **out, const server_config *c, wn_error *err);
+/* Loads the model, warms it up and listens. c must outlive the server; *rules, of preflight, is taken over. */
+wn_code server_open(server **out, const server_config *c, access_rules **rules, wn_error *err);
 /* Takes over what SIGHUP may change (CONFIG_RELOADABLE) from c, which need not live on: keys, rate limits, deadlines, the log's
  * level, certificate and key; and opens the access log anew. All of it, or nothing when something is wrong. */
 wn_code server_reload(server *s, const server_config *c, wn_error *err);

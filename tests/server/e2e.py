@@ -196,16 +196,19 @@ def test_keys():
 
 
 def test_start_refusals():
+    """A mistake in the configuration is 2, whatever else fails is 1; --check-config says of the former what the start says."""
     registry = os.path.join(RUN.work, "registry")
 
     def refused(code, message, *arguments, env=None):
         got, text = run_failing(*arguments, env=env)
         same(got, code, text)
         check(message in text and text.count("\n") == 1, text)
-    refused(1, "listen.address: 0.0.0.0 can be reached from outside, expected an inference key", "--registry", registry,
+        same(run_failing(*arguments, "--check-config", env=env), (2, text) if code == 2 else (0, ""), "--check-config")
+    refused(2, "listen.address: 0.0.0.0 can be reached from outside, expected an inference key", "--registry", registry,
             "--listen", "0.0.0.0:0", "--set", "model.name=tiny")
-    refused(1, "no-such-registry: cannot open the model registry", "--registry", "no-such-registry")
-    refused(1, "/absent: cannot open the directory: No such file", "--registry", registry, "--set", "model.name=absent")
+    refused(2, "no-such-registry: cannot open the model registry", "--registry", "no-such-registry")
+    refused(2, "/absent: cannot open the directory: No such file", "--registry", registry, "--set", "model.name=absent")
+    refused(2, "/absent: cannot open the model directory: No such file", "--model-dir", os.path.join(registry, "absent"))
     refused(1, "broken/1", "--registry", registry, "--set", "model.name=broken", "--listen", "0")
     refused(2, 'listen.address: found "example.org"', "--listen", "example.org:80")
     refused(2, "limits.bodi", "--set", "limits.bodi=1")
@@ -214,7 +217,6 @@ def test_start_refusals():
     with open(path, "w", encoding="utf-8") as f:
         f.write("listen:\n  port: 8080\n  adress: 127.0.0.1\n")
     refused(2, path + ":3:", "--config", path)
-    refused(2, path + ":3:", "--config", path, "--check-config")
     with Server(*GENEROUS) as server:
         refused(1, f"cannot listen on 127.0.0.1 port {server.port}: Address already in use", "--registry", registry, "--set",
                 "model.name=tiny", "--listen", f"127.0.0.1:{server.port}")
@@ -225,7 +227,9 @@ def test_start_refusals():
         f.write(out.stdout)
     again = subprocess.run([RUN.serve, "--config", path, "--print-config"], capture_output=True, check=True)
     same(again.stdout, out.stdout, "--print-config of what it printed")
-    same(run_failing("--config", path, "--check-config"), (0, ""), "--check-config")
+    good = subprocess.run([RUN.serve, "--config", path, "--registry", registry, "--set", "model.name=tiny", "--check-config"],
+                          capture_output=True, check=True)
+    same((good.stdout.startswith(b"the configuration is good; "), good.stderr), (True, b""), "--check-config")
     help_text = subprocess.run([RUN.serve, "--help"], capture_output=True, check=True).stdout.decode()
     check("Examples:" in help_text and "--check-config" in help_text)
 

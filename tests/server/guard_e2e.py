@@ -110,12 +110,12 @@ def test_without_keys_only_this_machine_may_do_everything():
 def test_start_refusals():
     registry = os.path.join(RUN.work, "registry")
 
-    def refused(code, message, *settings, env=None):
-        arguments = [x for s in (*settings, "model.name=tiny") for x in ("--set", s)]
-        got, text = run_failing("--registry", registry, "--listen", "127.0.0.1:0", *arguments, env=env)
+    def refused(code, message, *settings, env=None, listen="127.0.0.1:0"):
+        arguments = ["--registry", registry, "--listen", listen] + [x for s in (*settings, "model.name=tiny") for x in ("--set", s)]
+        got, text = run_failing(*arguments, env=env)
         same((got, text.count("\n")), (code, 1), text)
         check(message in text, text)
-        same(run_failing("--registry", registry, "--listen", "127.0.0.1:0", *arguments, "--check-config", env=env), (code, text), "--check-config")
+        same(run_failing(*arguments, "--check-config", env=env), (code, text), "--check-config")
     refused(2, "admin.address: 0.0.0.0 can be reached from outside, expected an admin key", "admin.address=0.0.0.0", "admin.port=0")
     refused(2, 'admin.address: found "example.org"', "admin.address=example.org")
     refused(2, "tls.certificate and tls.key: found one of them", "tls.certificate=x")
@@ -126,9 +126,9 @@ def test_start_refusals():
     refused(2, "/no-such.keys: ", "keys.inference_file=/no-such.keys")
     refused(2, "log.access: cannot append to /no-such-directory/a: No such file", "log.access=/no-such-directory/a")
     refused(2, f"log.access: cannot append to {RUN.work}: Is a directory", "log.access=" + RUN.work)
-    for one, two in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "::")):
-        refused(2, "admin.port: found 8099, which listen.port is too", "listen.address=" + one, "listen.port=8099", "admin.address=" + two,
-                "admin.port=8099", env=ENVIRONMENT)
+    for address in ("127.0.0.1", "0.0.0.0", "::"):
+        refused(2, "admin.port: found 8099, which listen.port is too", "admin.address=" + address, "admin.port=8099", env=ENVIRONMENT,
+                listen="127.0.0.1:8099")
     refused(2, "canary.start: other/2:10: this model is not served", "canary.start=[other/2:10]")
     same(os.path.exists(os.path.join(RUN.work, "unmade.log")), False, "a log before it is asked for")
     arguments = ("--registry", registry, "--set", "model.name=tiny", "--set", "log.access=" + os.path.join(RUN.work, "unmade.log"))
