@@ -161,8 +161,10 @@ static const config_key KEYS[] = {
 	       "lines that may wait for a slow disk or pipe; beyond it lines are dropped and counted"),
 
     CONFIG_SECTION("drain", "what SIGTERM and SIGINT do; a second signal exits at once"),
+    CONFIG_DURATION(server_config, drain_delay_ns, "drain.delay", "0s", 0, 3600,
+		    "the server says that it is not ready, and serves on for this long: longer than a balancer needs to notice"),
     CONFIG_DURATION(server_config, drain_timeout_ns, "drain.timeout", "20s", 0, 3600,
-		    "requests already accepted may take this long; what is left then is answered 503"),
+		    "then requests already accepted may take this long; what is left is answered 503"),
 };
 
 const config_schema SERVER_CONFIG_SCHEMA = CONFIG_SCHEMA(server_config, KEYS);

@@ -93,7 +93,7 @@ typedef struct server_config {
 
 	char *access_log;      /* "-" = stdout, "" = none, else a path */
 	int access_log_buffer; /* lines */
-	int64_t drain_timeout_ns;
+	int64_t drain_delay_ns, drain_timeout_ns;
 } server_config;
 
 /* Keys with CONFIG_RELOADABLE take effect on SIGHUP. */

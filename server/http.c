@@ -277,7 +277,7 @@ static reason check_audit_headers(connection *c, request *r, const access_rules 
 	http *h = c->http;
 	const char *type = header(c, "Content-Type");
 	const char *length = header(c, "Content-Length");
-	if (atomic_load(&h->draining))
+	if (atomic_load(&h->refusing))
 		return request_fail(r, REASON_DRAINING, "the server is shutting down");
 	if (!length && !header(c, "Transfer-Encoding"))
 		return request_fail(r, REASON_LENGTH_REQUIRED, "send a body with Content-Length or chunked");
@@ -305,7 +305,7 @@ static void check_allowed(connection *c, request *r, access_rules *rules)
 		return;
 	if (c->route.id == ROUTE_AUDIT)
 		check_audit_headers(c, r, rules);
-	else if (is_command(c) && atomic_load(&c->http->draining))
+	else if (is_command(c) && atomic_load(&c->http->refusing))
 		request_fail(r, REASON_DRAINING, "the server is shutting down");
 }
 

@@ -35,7 +35,9 @@ void http_close(http **h);
 
 int http_port(const http *h);
 int http_admin_port(const http *h); /* 0: no admin listener */
-/* New audits are answered 503 and the server is not ready. */
+/* The server is not ready from now on, and its answers close their connections; it serves as before. */
+void http_leave(http *h);
+/* That, and new audits and commands are answered 503. */
 void http_drain(http *h);
 /* Audits and commands to the model manager, begun and not yet fully answered; without those refused since http_drain. */
 size_t http_in_flight(http *h);

@@ -54,7 +54,8 @@ typedef struct connection {
 struct http {
 	http_options opt;
 	listener listeners[2]; /* main, admin */
-	atomic_bool draining, finishing;
+	atomic_bool draining;            /* not ready; answers close their connections */
+	atomic_bool refusing, finishing; /* work, anything */
 	atomic_size_t in_flight; /* audits and commands that a drain waits for */
 	atomic_size_t begun;     /* requests of any kind: http_finish waits for them */
 	atomic_size_t num_connections;

@@ -5,8 +5,8 @@
  * Both run the same callbacks; a connection knows which one it came by. Both are bound before either is served: the library
  * cannot be stopped with a request in the audit service, so a start that can fail must have let none in.
  *
- * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first new ones
- * that would need work are refused (http_drain), and when that work is done none is begun any more (http_finish) and the
+ * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first the
+ * server says that it is about to go, and serves on (http_leave); then new ones that would need work are refused (http_drain), and when that work is done none is begun any more (http_finish) and the
  * last answers get out. A request that comes in between finds its connection closed without a byte, as it does a moment
  * later anyway; it has done nothing, so its sender may ask elsewhere. */
 #include "server/http_internal.h"
@@ -139,7 +139,13 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err)
 	return code;
 }
 
-void http_drain(http *h) { atomic_store(&h->draining, true); }
+void http_leave(http *h) { atomic_store(&h->draining, true); }
+
+void http_drain(http *h)
+{
+	http_leave(h);
+	atomic_store(&h->refusing, true);
+}
 
 size_t http_in_flight(http *h) { return atomic_load(&h->in_flight); }
 

@@ -158,11 +158,22 @@ static bool wait_idle(server *s, int64_t until_ns)
 	return true;
 }
 
+/* Whoever sends requests here has this long to notice that the server is about to go. */
+static void leave(server *s)
+{
+	const int64_t delay = s->config->drain_delay_ns, until = monotonic_ns() + delay;
+	http_leave(s->http);
+	if (delay > 0)
+		log_info("not ready any more, serving for another %.3f s", (double)delay / 1e9);
+	while (monotonic_ns() < until)
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
 static void drain(server *s)
 {
 	int64_t start = monotonic_ns();
-	log_info("draining: %zu audits in flight", http_in_flight(s->http));
 	http_drain(s->http);
+	log_info("draining: %zu audits in flight", http_in_flight(s->http));
 	if (!wait_idle(s, start + s->config->drain_timeout_ns)) {
 		log_warning("drain.timeout is over: %zu audits are given up", http_in_flight(s->http));
 		audit_abandon(s->audit);
@@ -183,6 +194,8 @@ void server_close(server **sp)
 		return;
 	*sp = NULL;
 	overseer bound;
+	if (s->http)
+		leave(s);
 	overseer_start(&bound, monotonic_ns() + s->config->drain_timeout_ns + OVERTIME_NS, s->http ? 0 : 1); /* 1: it never served */
 	if (s->http)
 		drain(s);

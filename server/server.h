@@ -11,7 +11,7 @@ wn_code server_open(server **out, const server_config *c, access_rules **rules, 
 /* Takes over what SIGHUP may change (CONFIG_RELOADABLE) from c, which need not live on: keys, rate limits, deadlines, the log's
  * level, certificate and key; and opens the access log anew. All of it, or nothing when something is wrong. */
 wn_code server_reload(server *s, const server_config *c, wn_error *err);
-/* Refuses new audits, lets those accepted finish for at most drain.timeout, then stops everything. What still does not end five
+/* Is not ready for drain.delay and serves on; then refuses new audits, lets those accepted finish for at most drain.timeout, then stops everything. What still does not end five
  * seconds later ends with the process, whose exit code is 0 then. */
 void server_close(server **s);
 

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -232,6 +233,32 @@ def test_start_refusals():
     same((good.stdout.startswith(b"the configuration is good; "), good.stderr), (True, b""), "--check-config")
     help_text = subprocess.run([RUN.serve, "--help"], capture_output=True, check=True).stdout.decode()
     check("Examples:" in help_text and "--check-config" in help_text)
+
+
+# ---- the end ----
+
+
+def tell_to_go(server):
+    server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: server.request("GET", "/v2/health/ready")[0] == 503, what="not ready")
+
+
+def test_a_server_that_is_about_to_go_serves_on():
+    with Server(*GENEROUS, f"drain.delay={2 * RUN.slow}s") as server:
+        tell_to_go(server)
+        same(server.request("GET", "/v2/health/live")[0], 200, "live")
+        same(server.request("GET", "/v2/models/tiny/ready")[0], 503, "the model")
+        same(server.metrics()["winnow_ready"], 0, "winnow_ready")
+        status, headers, body = server.audit(good_image())
+        same((status, headers["connection"].lower()), (200, "close"), body)
+        check("draining: " not in server.errors(), "this test came too late: " + server.errors())
+        same(server.process.wait(timeout=30 * RUN.slow), 0, "exit code")
+        check("not ready any more, serving for another" in server.errors() and "drained after" in server.errors(), server.errors())
+    # What comes later than that is refused (overload_e2e.py), and a second signal ends the wait.
+    server = Server(*GENEROUS, "drain.delay=1h")
+    tell_to_go(server)
+    server.process.send_signal(signal.SIGTERM)
+    same(server.process.wait(timeout=30 * RUN.slow), -signal.SIGTERM, "exit code")
 
 
 def test_digest_of_a_changed_file_is_refused():
