@@ -6,12 +6,11 @@
  * Stateless. */
 #include "model/image_internal.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json_read.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 4096, PIL_BICUBIC = 3 };
@@ -162,22 +161,14 @@ wn_code image_processor_parse(image_processor *out, const char *json, size_t len
 
 wn_code image_processor_read(image_processor *out, const char *path, wn_error *err)
 {
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		return wn_fail(err, errno == ENOENT ? WN_NOT_FOUND : WN_IO, "%s: %s", path, strerror(errno));
-	wn_code rc;
-	char *text = malloc(MAX_CONFIG_BYTES + 1);
-	size_t n = text ? fread(text, 1, MAX_CONFIG_BYTES + 1, f) : 0;
-	if (!text)
-		rc = wn_fail(err, WN_NOMEM, "%s: out of memory", path);
-	else if (ferror(f))
-		rc = wn_fail(err, WN_IO, "%s: %s", path, strerror(errno));
-	else if (n > MAX_CONFIG_BYTES)
-		rc = wn_fail(err, WN_TOO_LARGE, "%s: more than %d bytes", path, MAX_CONFIG_BYTES);
-	else if ((rc = image_processor_parse(out, text, n, err)) != WN_OK)
+	char *text;
+	size_t n;
+	wn_code rc = file_read(path, MAX_CONFIG_BYTES, &text, &n, err);
+	if (rc != WN_OK)
+		return rc;
+	if ((rc = image_processor_parse(out, text, n, err)) != WN_OK)
 		wn_fail_prefix(err, "%s", path);
 	free(text);
-	fclose(f);
 	return rc;
 }
 

@@ -1,4 +1,7 @@
 /* preprocessor_config.json: what is accepted, and the exact line for what is not. */
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "image_test.h"
 
 static void absent_keys_take_blip_defaults(void **state)
@@ -81,12 +84,31 @@ static void read_names_the_file(void **state)
 	image_processor p;
 	wn_error err = {0};
 	assert_int_equal(image_processor_read(&p, "/nonexistent/preprocessor_config.json", &err), WN_NOT_FOUND);
-	assert_string_equal(err.message, "/nonexistent/preprocessor_config.json: No such file or directory");
+	assert_string_equal(err.message, "/nonexistent/preprocessor_config.json: cannot open: No such file or directory");
 	err = (wn_error){0};
 	assert_int_equal(image_processor_read(&p, IMAGE_TESTS "/goldens/index.txt", &err), WN_INVALID);
 	assert_non_null(strstr(err.message, "goldens/index.txt: line 1 column"));
 	err = (wn_error){0};
-	assert_int_equal(image_processor_read(&p, IMAGE_TESTS, &err), WN_IO);
+	assert_int_equal(image_processor_read(&p, IMAGE_TESTS, &err), WN_INVALID);
+}
+
+/* A pipe that came in its place since somebody looked: nobody waits for who writes into it. */
+static void a_pipe_is_refused_and_not_waited_for(void **state)
+{
+	(void)state;
+	char dir[] = "/tmp/winnow-image-XXXXXX", path[80];
+	image_processor p;
+	wn_error err = {0};
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof path, "%s/preprocessor_config.json", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	alarm(30);
+	const wn_code code = image_processor_read(&p, path, &err);
+	alarm(0);
+	unlink(path);
+	rmdir(dir);
+	assert_int_equal(code, WN_INVALID);
+	assert_non_null(strstr(err.message, "expected a regular file"));
 }
 
 static void impossible_sizes_are_refused(void **state)
@@ -112,7 +134,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(absent_keys_take_blip_defaults), cmocka_unit_test(accepted_forms),
 		cmocka_unit_test(refusals_name_the_key),          cmocka_unit_test(read_names_the_file),
-		cmocka_unit_test(impossible_sizes_are_refused),
+		cmocka_unit_test(a_pipe_is_refused_and_not_waited_for), cmocka_unit_test(impossible_sizes_are_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
