@@ -78,6 +78,7 @@ void result_cache_key(uint8_t key[RESULT_KEY_SIZE], const request *r)
 	add(&ctx, r->model->name, strlen(r->model->name));
 	add(&ctx, r->model->version, strlen(r->model->version));
 	add(&ctx, r->model->digest, strlen(r->model->digest));
+	add(&ctx, &r->model->fingerprint, sizeof r->model->fingerprint);
 	sha256_digest(&ctx, RESULT_KEY_SIZE, key);
 }
 

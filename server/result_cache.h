@@ -1,7 +1,8 @@
 /* result_cache.h: answers already given, for the ad that is sent again.
  *
- * The key is the SHA-256 of everything an answer depends on: image bytes, text, assist, and the model's name, version and
- * digest, each with its length. Kept are the probabilities; the model's own thresholds decide anew. Bounded in bytes (the
+ * The key is the SHA-256 of everything an answer depends on: image bytes, text, assist, and the model's name, version, digest and
+ * fingerprint, each with its length. The digest is of the weights alone; a version that was replaced by one with the same weights
+ * and other labels, another prompt or tokenizer differs in the fingerprint of its files. Kept are the probabilities; the model's own thresholds decide anew. Bounded in bytes (the
  * least recently used goes first) and in age. One lock, held for a lookup's few instructions; hashing happens outside. */
 #ifndef WINNOW_SERVER_RESULT_CACHE_H
 #define WINNOW_SERVER_RESULT_CACHE_H

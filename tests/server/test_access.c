@@ -277,11 +277,12 @@ static void cache_forgets_with_age(void **state)
 
 static void cache_key_tells_everything_apart(void **state)
 {
-	/* image, text, assist, model name, version, digest: moving a byte from one to the next is another key */
-	static const char *const VARIANTS[][6] = {
-	    {"ab", "c", "", "m", "1", "d"}, {"a", "bc", "", "m", "1", "d"}, {"ab", "", "c", "m", "1", "d"},
-	    {"ab", "c", "", "m1", "", "d"}, {"ab", "c", "", "m", "2", "d"}, {"ab", "c", "", "m", "1", "e"},
-	    {"abc", "", "", "m", "1", "d"},
+	/* image, text, assist, model name, version, digest, fingerprint: moving a byte from one to the next is another key; the same
+	 * weights beside other labels are another model */
+	static const char *const VARIANTS[][7] = {
+	    {"ab", "c", "", "m", "1", "d", "7"}, {"a", "bc", "", "m", "1", "d", "7"}, {"ab", "", "c", "m", "1", "d", "7"},
+	    {"ab", "c", "", "m1", "", "d", "7"}, {"ab", "c", "", "m", "2", "d", "7"}, {"ab", "c", "", "m", "1", "e", "7"},
+	    {"abc", "", "", "m", "1", "d", "7"}, {"ab", "c", "", "m", "1", "d", "8"},
 	};
 	const size_t n = sizeof VARIANTS / sizeof VARIANTS[0];
 	uint8_t keys[sizeof VARIANTS / sizeof VARIANTS[0]][RESULT_KEY_SIZE];
@@ -296,6 +297,7 @@ static void cache_key_tells_everything_apart(void **state)
 		snprintf(m->name, sizeof m->name, "%s", VARIANTS[i][3]);
 		snprintf(m->version, sizeof m->version, "%s", VARIANTS[i][4]);
 		snprintf(m->digest, sizeof m->digest, "%s", VARIANTS[i][5]);
+		m->fingerprint = strtoull(VARIANTS[i][6], NULL, 10);
 		result_cache_key(keys[i], r);
 		for (size_t k = 0; k < i; k++)
 			assert_memory_not_equal(keys[i], keys[k], RESULT_KEY_SIZE);
