@@ -17,8 +17,9 @@ struct trial {
 	int percent;
 	void (*changed)(void *cls);
 	void *cls;
-	atomic_uint_fast64_t seen, selected, compared, agreed, dropped, failed;
-	pthread_mutex_t lock; /* the durations */
+	atomic_uint_fast64_t seen, selected, dropped, failed;
+	pthread_mutex_t lock;      /* the comparisons, which are read as a whole: */
+	uint64_t compared, agreed; /* a rate is never above 1 */
 	int64_t candidate_ns[KEPT], primary_ns[KEPT];
 	size_t kept, next;
 };
@@ -78,9 +79,9 @@ void trial_compared(trial *t, bool agreed, int64_t candidate_ns, int64_t primary
 	t->primary_ns[t->next] = primary_ns;
 	t->next = (t->next + 1) % KEPT;
 	t->kept += t->kept < KEPT;
+	t->agreed += agreed;
+	t->compared++;
 	pthread_mutex_unlock(&t->lock);
-	atomic_fetch_add(&t->agreed, agreed);
-	atomic_fetch_add(&t->compared, 1);
 	tell(t);
 }
 
@@ -111,12 +112,12 @@ static int64_t median(const int64_t *values, size_t n)
 trial_summary trial_read(trial *t)
 {
 	trial_summary s = {.mode = t->mode, .percent = t->percent};
-	s.agreed = atomic_load(&t->agreed); /* before `compared`: a rate is never above 1 */
-	s.compared = atomic_load(&t->compared);
 	s.selected = atomic_load(&t->selected);
 	s.dropped = atomic_load(&t->dropped);
 	s.failed = atomic_load(&t->failed);
 	pthread_mutex_lock(&t->lock);
+	s.agreed = t->agreed;
+	s.compared = t->compared;
 	s.candidate_ns = median(t->candidate_ns, t->kept);
 	s.primary_ns = median(t->primary_ns, t->kept);
 	pthread_mutex_unlock(&t->lock);

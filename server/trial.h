@@ -5,7 +5,7 @@
  * which tells how often the two agree and how long each takes under the same conditions: side by side on the same
  * input, so that a busy machine slows both.
  *
- * Counters are atomics; a mutex guards the last durations. Any thread may call anything. Freed by the last reference.
+ * Counters are atomics; a mutex guards what came of the comparisons, which a reader sees whole. Any thread may call anything. Freed by the last reference.
  */
 #ifndef WINNOW_SERVER_TRIAL_H
 #define WINNOW_SERVER_TRIAL_H

@@ -1,4 +1,5 @@
 /* A trial's share of the traffic, its numbers and what is concluded from them. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,6 +74,33 @@ static void results_are_summed_up(void **state)
 	trial_release(&t);
 }
 
+/* Whoever looks while others compare, and always find agreement, sees agreement in all of them. */
+static void *compare_until_told(void *cls)
+{
+	trial *t = cls;
+	while (trial_read(t).failed == 0)
+		for (int i = 0; i < 256; i++)
+			trial_compared(t, true, 1, 1);
+	return NULL;
+}
+
+static void a_reader_sees_comparisons_whole(void **state)
+{
+	trial *t = open_trial(TRIAL_CANARY, 50);
+	pthread_t threads[4];
+	trial_summary s = {0};
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, compare_until_told, t), 0);
+	for (int i = 0; i < 20000 || s.compared < 20000; i++) {
+		s = trial_read(t);
+		assert_int_equal(s.agreed, s.compared);
+	}
+	trial_failed(t);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	trial_release(&t);
+}
+
 static void the_rules_decide(void **state)
 {
 	static const struct {
@@ -132,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_share_is_exact_and_even),
 	    cmocka_unit_test(results_are_summed_up),
+	    cmocka_unit_test(a_reader_sees_comparisons_whole),
 	    cmocka_unit_test(the_rules_decide),
 	    cmocka_unit_test(configured_trials_are_read_strictly),
 	};
