@@ -248,43 +248,50 @@ static json_t *safe_string(const char *s)
 	return json_string(copy);
 }
 
+typedef struct members {
+	json_t *object;
+	bool whole; /* false, out of memory: no line, rather than one without a status */
+} members;
+
+static void put(members *m, const char *key, json_t *value) { m->whole &= json_object_set_new(m->object, key, value) == 0; }
+
 char *access_log_line(const request *r)
 {
 	char stamp[TIMESTAMP_SIZE];
 	format_timestamp(stamp);
-	json_t *o = json_object();
-	json_object_set_new(o, "time", json_string(stamp));
-	json_object_set_new(o, "request_id", safe_string(r->id));
+	members m = {.object = json_object(), .whole = true};
+	put(&m, "time", json_string(stamp));
+	put(&m, "request_id", safe_string(r->id));
 	if (r->data_id[0])
-		json_object_set_new(o, "data_id", safe_string(r->data_id));
-	json_object_set_new(o, "method", safe_string(r->method));
-	json_object_set_new(o, "path", safe_string(r->path));
-	json_object_set_new(o, "status", json_integer(reason_status(r->outcome)));
-	json_object_set_new(o, "reason", json_string(reason_name(r->outcome)));
-	json_object_set_new(o, "bytes_in", json_integer((json_int_t)r->bytes_in));
-	json_object_set_new(o, "bytes_out", json_integer((json_int_t)r->answer_len));
-	json_object_set_new(o, "duration_ms", json_milliseconds(monotonic_ns() - r->begun_ns));
+		put(&m, "data_id", safe_string(r->data_id));
+	put(&m, "method", safe_string(r->method));
+	put(&m, "path", safe_string(r->path));
+	put(&m, "status", json_integer(reason_status(r->outcome)));
+	put(&m, "reason", json_string(reason_name(r->outcome)));
+	put(&m, "bytes_in", json_integer((json_int_t)r->bytes_in));
+	put(&m, "bytes_out", json_integer((json_int_t)r->answer_len));
+	put(&m, "duration_ms", json_milliseconds(monotonic_ns() - r->begun_ns));
 	for (int s = 0; s < STAGE_COUNT; s++) {
 		char key[24];
 		snprintf(key, sizeof key, "%s_ms", stage_name((stage)s));
 		if (r->stage_ns[s] > 0)
-			json_object_set_new(o, key, json_milliseconds(r->stage_ns[s]));
+			put(&m, key, json_milliseconds(r->stage_ns[s]));
 	}
 	if (r->outcome == REASON_OK && r->label[0]) {
-		json_object_set_new(o, "label", safe_string(r->label));
-		json_object_set_new(o, "suggestion", json_string(action_name(r->verdict.suggestion)));
-		json_object_set_new(o, "score", json_real((double)r->verdict.score));
+		put(&m, "label", safe_string(r->label));
+		put(&m, "suggestion", json_string(action_name(r->verdict.suggestion)));
+		put(&m, "score", json_real((double)r->verdict.score));
 	}
 	if (r->key_name[0])
-		json_object_set_new(o, "key", safe_string(r->key_name));
+		put(&m, "key", safe_string(r->key_name));
 	if (r->cached)
-		json_object_set_new(o, "cached", json_true());
+		put(&m, "cached", json_true());
 	if (r->served_name[0]) {
-		json_object_set_new(o, "model", safe_string(r->served_name));
-		json_object_set_new(o, "version", safe_string(r->served_version));
+		put(&m, "model", safe_string(r->served_name));
+		put(&m, "version", safe_string(r->served_version));
 	}
-	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7));
-	json_decref(o);
+	char *text = m.whole ? json_dumps(m.object, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7)) : NULL;
+	json_decref(m.object);
 	if (!text)
 		return NULL;
 	size_t len = strlen(text);

@@ -75,6 +75,7 @@ static enum MHD_Result send_answer(connection *c, request *r)
 		r->answer = v2 ? answer_v2_error(r) : answer_problem(r);
 		r->answer_type = v2 ? TYPE_JSON : TYPE_PROBLEM;
 	}
+	c->unanswered = true;
 	if (!r->answer)
 		return MHD_NO;
 	r->answer_len = strlen(r->answer);
@@ -82,6 +83,7 @@ static enum MHD_Result send_answer(connection *c, request *r)
 	    MHD_create_response_from_buffer(r->answer_len, r->answer, MHD_RESPMEM_MUST_FREE);
 	if (!response)
 		return MHD_NO;
+	c->unanswered = false;
 	r->answer = NULL;
 	if (strcmp(r->method, "HEAD") == 0)
 		r->answer_len = 0; /* the library sends the headers only: this is for the log */
@@ -335,16 +337,25 @@ static bool worth_draining(connection *c)
 	return !length || strtoull(length, NULL, 10) <= 2 * (unsigned long long)c->http->opt.config->max_body;
 }
 
+/* The connection is closed: there is nothing that an answer could be made of. */
+static enum MHD_Result no_memory_to_begin(http *h, const char *url)
+{
+	metrics_count_unbegun(h->opt.metrics, route_of(url).id == ROUTE_AUDIT);
+	access_log_write(h->opt.access_log, NULL);
+	return MHD_NO;
+}
+
 static enum MHD_Result begin(http *h, connection *c, const char *url, const char *method, void **request_slot)
 {
 	if (!connection_step(c, PHASE_AWAITING, PHASE_RECEIVING))
 		return MHD_NO;
 	/* Counted first, then asked: either http_finish waits for this request, or this request sees that it comes too late. */
 	atomic_fetch_add(&h->begun, 1);
-	request *r = atomic_load(&h->finishing) ? NULL : request_pool_get(h->opt.pool);
+	const bool too_late = atomic_load(&h->finishing);
+	request *r = too_late ? NULL : request_pool_get(h->opt.pool);
 	if (!r) {
 		atomic_fetch_sub(&h->begun, 1);
-		return MHD_NO;
+		return too_late ? MHD_NO : no_memory_to_begin(h, url);
 	}
 	r->begun_ns = monotonic_ns();
 	r->http = c;
@@ -360,6 +371,7 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 	if (!c->listener->everything && !route_is_on(c->route.id, c->listener->admin))
 		c->route.id = ROUTE_NONE;
 	c->submitted = false;
+	c->unanswered = false;
 	c->discarded = 0;
 	*request_slot = r;
 	count(c, is_counted(c));
@@ -426,7 +438,7 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *u
 	connection *c = info ? info->socket_context : NULL;
 	request *r = *request_slot;
 	if (!c)
-		return MHD_NO;
+		return no_memory_to_begin(((const listener *)cls)->http, url);
 	if (!r)
 		return begin(((const listener *)cls)->http, c, url, method, request_slot);
 	if (*upload_data_size > 0) {
@@ -459,6 +471,8 @@ void http_completed(void *cls, struct MHD_Connection *mhd, void **request_slot, 
 			request_fail(r, REASON_RECEIVE_TIMEOUT, "timed out");
 		else if (cut_off_by_us(h, how))
 			request_fail(r, REASON_DRAINING, "shut down");
+		else if (c->unanswered)
+			request_fail(r, REASON_OUT_OF_MEMORY, "no memory for an answer");
 		else
 			request_fail(r, REASON_CLIENT_CLOSED, "closed");
 		r->answer_len = 0;

@@ -48,6 +48,7 @@ typedef struct connection {
 	route route;
 	bool counted;     /* in http.in_flight */
 	bool submitted;   /* to the audit service: the next callback after a resume sends the answer */
+	bool unanswered;  /* there was no memory for its answer */
 	size_t discarded; /* bytes of a refused request's body thrown away */
 } connection;
 

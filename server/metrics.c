@@ -36,7 +36,7 @@ struct metrics {
 	histogram request, stages[STAGE_COUNT];
 	atomic_uint_fast64_t batches, batched;
 	pthread_mutex_t lock; /* decisions */
-	decision decisions[MAX_DECISIONS];
+	decision decisions[MAX_DECISIONS + 1]; /* the last one, when there is no other room: whatever else is decided */
 	int num_decisions;
 };
 
@@ -133,6 +133,13 @@ void metrics_count_request(metrics *m, const request *r, int is_audit)
 		observe(&m->request, r->answered_ns - r->received_ns);
 }
 
+void metrics_count_unbegun(metrics *m, int is_audit)
+{
+	atomic_fetch_add_explicit(&m->by_status[reason_status(REASON_OUT_OF_MEMORY)], 1, memory_order_relaxed);
+	if (is_audit)
+		atomic_fetch_add_explicit(&m->by_reason[REASON_OUT_OF_MEMORY], 1, memory_order_relaxed);
+}
+
 void metrics_count_decision(metrics *m, const char *label, const char *suggestion)
 {
 	pthread_mutex_lock(&m->lock);
@@ -140,13 +147,15 @@ void metrics_count_decision(metrics *m, const char *label, const char *suggestio
 	while (i < m->num_decisions &&
 	       (strcmp(m->decisions[i].label, label) != 0 || strcmp(m->decisions[i].suggestion, suggestion) != 0))
 		i++;
-	if (i == m->num_decisions && i < MAX_DECISIONS) {
-		snprintf(m->decisions[i].label, sizeof m->decisions[i].label, "%s", label);
-		snprintf(m->decisions[i].suggestion, sizeof m->decisions[i].suggestion, "%s", suggestion);
+	if (i > MAX_DECISIONS)
+		i = MAX_DECISIONS;
+	if (i == m->num_decisions) {
+		const bool is_rest = i == MAX_DECISIONS;
+		snprintf(m->decisions[i].label, sizeof m->decisions[i].label, "%s", is_rest ? "other" : label);
+		snprintf(m->decisions[i].suggestion, sizeof m->decisions[i].suggestion, "%s", is_rest ? "other" : suggestion);
 		m->num_decisions++;
 	}
-	if (i < MAX_DECISIONS)
-		m->decisions[i].count++;
+	m->decisions[i].count++;
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -267,13 +276,13 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	number(f, "winnow_queue_capacity", "gauge", "Audits that may wait.", (double)g->queue_capacity);
 	number(f, "winnow_predicted_wait_seconds", "gauge", "Predicted wait for inference of an audit that came now.",
 	       (double)g->predicted_wait_ns / 1e9);
-	number(f, "winnow_requests_in_flight", "gauge", "Audits begun and not yet answered.", (double)g->in_flight);
+	number(f, "winnow_requests_in_flight", "gauge", "Audits and commands to load or unload a model, begun and not yet answered.", (double)g->in_flight);
 	number(f, "winnow_connections", "gauge", "Open client connections.", (double)g->connections);
 	number(f, "winnow_body_bytes", "gauge", "Bytes of request bodies held.", (double)g->body_bytes);
 	number(f, "winnow_body_budget_bytes", "gauge", "Bytes of request bodies that may be held.",
 	       (double)g->body_budget);
 	number(f, "winnow_ready", "gauge", "1 while new audits are accepted.", g->ready);
-	number(f, "winnow_access_log_dropped_total", "counter", "Access log lines lost to a slow sink.",
+	number(f, "winnow_access_log_dropped_total", "counter", "Access log lines lost to a slow sink, or for lack of memory.",
 	       (double)g->access_log_dropped);
 	if (g->placement)
 		put_placement(f, g->placement);

@@ -419,6 +419,14 @@ def test_every_allocation_may_fail():
         log(f"     {len(places)} of {total} allocations while loading; {k} while answering: {statuses}")
         check(k > 5 and sum(v for s, v in statuses.items() if s != 200) >= 3, statuses)
         same(server.ask_audit("afterwards")[0], 200, "afterwards")
+        # Nobody hung up: whoever saw the connection closed is counted as what it was, and every audit has a line or a lost one.
+        metrics = server.settled_metrics()
+        check("closed" in statuses, statuses)
+        same(metrics['winnow_requests_total{code="503"}'], statuses.get(503, 0) + statuses["closed"], "without memory")
+        check('winnow_requests_total{code="499"}' not in metrics, "a client is said to have gone")
+        same(metrics['winnow_sheds_total{reason="out_of_memory"}'], statuses.get(503, 0) + statuses["closed"], "audits among them")
+        wait_for(lambda: sum(x["path"] == "/v1/audit" for x in server.access_log()) + metrics["winnow_access_log_dropped_total"]
+                 == sum(statuses.values()) + 2, what="a line of every audit, written or lost")
         allocations.arm(3)
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "reloaded" in server.errors(), what="a reload, or why there was none")

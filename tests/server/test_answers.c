@@ -137,6 +137,19 @@ static void log_file_gets_every_line(void **state)
 	access_log_close(&log);
 }
 
+static void a_line_that_cannot_be_made_is_lost_and_counted(void **state)
+{
+	access_log *log;
+	wn_error err = {0};
+	assert_int_equal(access_log_open(&log, "/dev/null", 4, &err), WN_OK);
+	access_log_write(log, NULL);
+	access_log_write(log, strdup("a line\n"));
+	access_log_write(log, NULL);
+	assert_int_equal(access_log_dropped(log), 2);
+	access_log_close(&log);
+	access_log_write(NULL, NULL);
+}
+
 static double value_of(const char *text, const char *line_start)
 {
 	const char *p = text;
@@ -189,6 +202,42 @@ static void metrics_count_what_happened(void **state)
 	metrics_close(&m);
 }
 
+static void every_decision_is_counted_however_many_labels_there_are(void **state)
+{
+	metrics *m;
+	wn_error err = {0};
+	assert_int_equal(metrics_open(&m, &err), WN_OK);
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < 300; i++) {
+			char label[16];
+			snprintf(label, sizeof label, "label %d", i);
+			metrics_count_decision(m, label, "pass");
+		}
+	metrics_gauges g = {0};
+	char *text = metrics_text(m, &g);
+	assert_true(value_of(text, "winnow_decisions_total{label=\"label 0\",suggestion=\"pass\"}") == 3);
+	assert_true(value_of(text, "winnow_decisions_total{label=\"label 255\",suggestion=\"pass\"}") == 3);
+	assert_null(strstr(text, "label 256"));
+	assert_true(value_of(text, "winnow_decisions_total{label=\"other\",suggestion=\"other\"}") == 3 * (300 - 256));
+	free(text);
+	metrics_close(&m);
+}
+
+static void a_request_without_memory_to_begin_is_counted(void **state)
+{
+	metrics *m;
+	wn_error err = {0};
+	assert_int_equal(metrics_open(&m, &err), WN_OK);
+	metrics_count_unbegun(m, 1);
+	metrics_count_unbegun(m, 0);
+	metrics_gauges g = {0};
+	char *text = metrics_text(m, &g);
+	assert_true(value_of(text, "winnow_requests_total{code=\"503\"}") == 2);
+	assert_true(value_of(text, "winnow_sheds_total{reason=\"out_of_memory\"}") == 1);
+	free(text);
+	metrics_close(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -197,7 +246,10 @@ int main(void)
 	    cmocka_unit_test(log_line_is_one_printable_line),
 	    cmocka_unit_test(slow_sink_costs_lines_and_not_time),
 	    cmocka_unit_test(log_file_gets_every_line),
+	    cmocka_unit_test(a_line_that_cannot_be_made_is_lost_and_counted),
 	    cmocka_unit_test(metrics_count_what_happened),
+	    cmocka_unit_test(every_decision_is_counted_however_many_labels_there_are),
+	    cmocka_unit_test(a_request_without_memory_to_begin_is_counted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
