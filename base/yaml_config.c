@@ -13,11 +13,13 @@
 #include "base/file.h"
 
 #define MAX_PATH_LEN 200
+#define LIST_ALONE   "a list of strings: [a, b]"
 
 typedef struct reader {
 	const config_schema *schema;
 	void *cfg;
-	const char *name; /* of the file, for messages */
+	const char *name; /* of the file, or of the key, for messages */
+	bool alone;       /* the text is a list's value, no document */
 	wn_error *err;
 	yaml_parser_t parser;
 	yaml_event_t event; /* the current one; deleted by next() */
@@ -41,6 +43,9 @@ static wn_code next(reader *r)
 	memset(&r->event, 0, sizeof r->event);
 	if (r->parser.error == YAML_MEMORY_ERROR)
 		return wn_fail(r->err, WN_NOMEM, "%s: out of memory", r->name);
+	if (r->alone && r->parser.error != YAML_READER_ERROR)
+		return wn_fail(r->err, WN_INVALID, "%s: found invalid YAML (%s), expected " LIST_ALONE, r->name,
+		               r->parser.problem ? r->parser.problem : "unknown problem");
 	if (r->parser.error == YAML_READER_ERROR)
 		return wn_fail(r->err, WN_INVALID, "%s: byte %zu: found %s, expected UTF-8 text", r->name,
 		               r->parser.problem_offset, r->parser.problem);
@@ -50,6 +55,8 @@ static wn_code next(reader *r)
 
 static wn_code fail(const reader *r, const char *path, const char *found, const char *expected)
 {
+	if (r->alone)
+		return wn_fail(r->err, WN_INVALID, "%s: found %s, expected %s", path, found, expected);
 	return wn_fail(r->err, WN_INVALID, "%s:%zu: %s%sfound %s, expected %s", r->name, line(r), path, *path ? ": " : "", found,
 	               expected);
 }
@@ -141,25 +148,41 @@ static size_t edit_distance(const char *a, const char *b, size_t len_b)
 	return row[len_b];
 }
 
+/* What the writer of `written` probably meant: of the keys that begin with prefix, what stands behind it, up to the next dot
+ * (part) or whole. NULL: like none of them. */
+static const char *nearest_name(const config_schema *s, const char *prefix, const char *written, bool part, size_t *nearest_len)
+{
+	const size_t prefix_len = strlen(prefix);
+	const char *nearest = NULL;
+	size_t best = 3;
+	for (size_t i = 0; i < s->count; i++) {
+		const config_key *k = &s->keys[i];
+		if (k->type == CONFIG_TYPE_SECTION || strncmp(k->path, prefix, prefix_len) != 0)
+			continue;
+		const char *name = k->path + prefix_len;
+		size_t len = part ? strcspn(name, ".") : strlen(name), d = edit_distance(written, name, len);
+		if (d < best && d < len && d < strlen(written)) {
+			best = d;
+			nearest = name;
+			*nearest_len = len;
+		}
+	}
+	return nearest;
+}
+
 /* The key the writer probably meant, else the keys there are. */
 static wn_code unknown_key(const reader *r, const char *prefix, const char *key, const char *path)
 {
 	char expected[256];
-	size_t prefix_len = strlen(prefix), best = 3, n;
-	const char *nearest = NULL;
-	size_t nearest_len = 0;
+	size_t prefix_len = strlen(prefix), n, nearest_len = 0;
+	const char *nearest = nearest_name(r->schema, prefix, key, true, &nearest_len);
 	n = (size_t)snprintf(expected, sizeof expected, "one of");
 	for (size_t i = 0; i < r->schema->count; i++) {
 		const config_key *k = &r->schema->keys[i];
 		const char *name = k->path + prefix_len;
 		if (k->type == CONFIG_TYPE_SECTION || strncmp(k->path, prefix, prefix_len) != 0)
 			continue;
-		size_t len = strcspn(name, "."), d = edit_distance(key, name, len);
-		if (d < best && d < len && d < strlen(key)) {
-			best = d;
-			nearest = name;
-			nearest_len = len;
-		}
+		size_t len = strcspn(name, ".");
 		/* Keys of one section stand together: naming each section once is a comparison with the line above. */
 		if (i > 0 && strncmp(r->schema->keys[i - 1].path, k->path, prefix_len + len + 1) == 0 && name[len] == '.')
 			continue;
@@ -192,7 +215,7 @@ static wn_code read_list(reader *r, const config_key *k)
 		const char *what = r->event.type == YAML_SCALAR_EVENT
 		                       ? config_value_found(k, scalar_text(r), style_of(r), found, sizeof found)
 		                       : event_kind(&r->event);
-		return fail(r, k->path, what, config_value_expected(k, expected, sizeof expected));
+		return fail(r, k->path, what, r->alone ? LIST_ALONE : config_value_expected(k, expected, sizeof expected));
 	}
 	for (;;) {
 		if ((rc = next(r)) != WN_OK)
@@ -362,7 +385,7 @@ static wn_code read_text(const config_schema *s, void *cfg, const char *name, co
 /* A list default is YAML in the table: read it through the same parser, as a document that holds this key alone. */
 static wn_code assign_list_text(const config_schema *s, void *cfg, const config_key *k, const char *text, wn_error *err)
 {
-	reader r = {.schema = s, .cfg = cfg, .name = k->path, .err = err};
+	reader r = {.schema = s, .cfg = cfg, .name = k->path, .alone = true, .err = err};
 	if (!yaml_parser_initialize(&r.parser))
 		return wn_fail(err, WN_NOMEM, "%s: out of memory", k->path);
 	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
@@ -371,7 +394,7 @@ static wn_code assign_list_text(const config_schema *s, void *cfg, const config_
 	for (int i = 0; i < 3 && rc == WN_OK && r.event.type != YAML_STREAM_END_EVENT; i++)
 		rc = next(&r);
 	if (rc == WN_OK && (rc = check_plain(&r, k->path)) == WN_OK)
-		rc = r.event.type == YAML_STREAM_END_EVENT ? fail(&r, k->path, "nothing", "a list of strings") : read_list(&r, k);
+		rc = r.event.type == YAML_STREAM_END_EVENT ? fail(&r, k->path, "nothing", LIST_ALONE) : read_list(&r, k);
 	if (r.has_event)
 		yaml_event_delete(&r.event);
 	yaml_parser_delete(&r.parser);
@@ -455,8 +478,13 @@ wn_code config_set(const config_schema *s, void *cfg, const char *assignment, wn
 	snprintf(path, sizeof path, "%.*s", (int)(equals - assignment < MAX_PATH_LEN ? equals - assignment : MAX_PATH_LEN),
 	         assignment);
 	int i = find_key(s, path);
-	if (i < 0)
-		return wn_fail(err, WN_INVALID, "%s: found an unknown key, expected one that --print-config lists", path);
+	if (i < 0) {
+		size_t len = 0;
+		const char *nearest = nearest_name(s, "", path, false, &len);
+		return wn_fail(err, WN_INVALID, "%s: found an unknown key, expected %s%.*s%s", path,
+			       nearest ? "\"" : "one that --print-config lists", (int)len, nearest ? nearest : "",
+			       nearest ? "\" perhaps" : "");
+	}
 	return assign_text(s, cfg, &s->keys[i], equals + 1, err);
 }
 

@@ -332,9 +332,12 @@ static void set_changes_one_key_or_nothing(void **state)
 		{"listen.port", "found \"listen.port\", expected KEY=VALUE"},
 		{"=1", "found \"=1\", expected KEY=VALUE"},
 		{"listen=1", "listen: found an unknown key, expected one that --print-config lists"},
-		{"keys=x", "keys:1: keys: found \"x\", expected a list of strings"},
-		{"keys=", "keys:1: keys: found nothing, expected a list of strings"},
-		{"keys=[a, *b]", "keys:1: keys[1]: found an alias (*), expected the value itself"},
+		{"listen.prt=1", "listen.prt: found an unknown key, expected \"listen.port\" perhaps"},
+		{"lisen.port=1", "lisen.port: found an unknown key, expected \"listen.port\" perhaps"},
+		{"keys=x", "keys: found \"x\", expected a list of strings: [a, b]"},
+		{"keys=", "keys: found nothing, expected a list of strings: [a, b]"},
+		{"keys=[a, *b]", "keys[1]: found an alias (*), expected the value itself"},
+		{"keys=[a, b", "keys: found invalid YAML (did not find expected ',' or ']'), expected a list of strings: [a, b]"},
 		{"listen.address=\xff", "listen.address: found \"\xff\", expected a string"},
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
