@@ -317,11 +317,14 @@ wn_code server_config_check(const server_config *c, wn_error *err)
 		return wn_fail(err, WN_INVALID, "inference.instances: found %d, inference.mode latency has one; expected mode throughput",
 			       c->instances);
 	if (c->deadline_ns > c->max_deadline_ns)
-		return wn_fail(err, WN_INVALID, "inference.deadline is larger than inference.max_deadline");
+		return wn_fail(err, WN_INVALID, "inference.deadline: found %g ms, expected at most inference.max_deadline, %g ms",
+			       (double)c->deadline_ns / 1e6, (double)c->max_deadline_ns / 1e6);
 	if (c->max_image > c->max_body)
-		return wn_fail(err, WN_INVALID, "limits.image is larger than limits.body");
+		return wn_fail(err, WN_INVALID, "limits.image: found %zu bytes, expected at most limits.body, %zu", c->max_image,
+			       c->max_body);
 	if (c->max_body > c->body_budget)
-		return wn_fail(err, WN_INVALID, "limits.body is larger than limits.body_budget");
+		return wn_fail(err, WN_INVALID, "limits.body: found %zu bytes, expected at most limits.body_budget, %zu", c->max_body,
+			       c->body_budget);
 	return WN_OK;
 }
 
@@ -331,9 +334,11 @@ wn_code server_config_set_listen(server_config *c, const char *arg, wn_error *er
 	const char *port = colon ? colon + 1 : arg;
 	char *end = NULL;
 	long n = strtol(port, &end, 10);
-	if (port[0] < '0' || port[0] > '9' || *end || n > 65535)
+	if (port[0] < '0' || port[0] > '9' || *end)
 		return wn_fail(err, WN_INVALID, "--listen: found \"%.80s\", expected ADDRESS:PORT, [IPV6]:PORT or PORT",
 			       arg);
+	if (n > 65535)
+		return wn_fail(err, WN_INVALID, "--listen: found port %.40s, expected one from 0 to 65535", port);
 	if (colon && colon > arg) {
 		const char *start = arg;
 		size_t len = (size_t)(colon - arg);

@@ -1,6 +1,7 @@
 /* keys.c: see keys.h. */
 #include "server/keys.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,10 @@ static wn_code add_key(key_set *k, const char *where, const char *name, const ch
 				       where);
 	if (k->count == KEYS_MAX)
 		return wn_fail(err, WN_TOO_LARGE, "%s: found more than %d keys", where, KEYS_MAX);
+	for (int i = 0; i < k->count; i++)
+		if (strcmp(k->names[i], name) == 0)
+			return wn_fail(err, WN_INVALID, "%s: found a second key of the name \"%s\", expected a name for each: logs show nothing else",
+				       where, name);
 	digest_key(k->digests[k->count], key, len);
 	snprintf(k->names[k->count++], KEY_NAME_SIZE, "%s", name);
 	return WN_OK;
@@ -38,20 +43,21 @@ static wn_code add_key(key_set *k, const char *where, const char *name, const ch
 static wn_code add_line(key_set *k, const char *path, int line, const char *text, wn_error *err)
 {
 	static const char NAME[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-	char name[KEY_NAME_SIZE];
+	char name[KEY_NAME_SIZE], where[PATH_MAX + 16];
 	size_t first = strcspn(text, " \t"), gap = strspn(text + first, " \t");
 	const char *second = text + first + gap;
 	size_t len = strcspn(second, " \t");
 	snprintf(name, sizeof name, "key-%d", k->count + 1);
+	snprintf(where, sizeof where, "%s:%d", path, line);
 	if (len == 0)
-		return add_key(k, path, name, text, first, err);
+		return add_key(k, where, name, text, first, err);
 	if (second[len + strspn(second + len, " \t")])
-		return wn_fail(err, WN_INVALID, "%s:%d: found more than two words, expected KEY or NAME KEY", path, line);
+		return wn_fail(err, WN_INVALID, "%s: found more than two words, expected KEY or NAME KEY", where);
 	if (first >= sizeof name || strspn(text, NAME) != first)
-		return wn_fail(err, WN_INVALID, "%s:%d: expected a name of [A-Za-z0-9._-]{1,%d} before the key", path, line,
+		return wn_fail(err, WN_INVALID, "%s: expected a name of [A-Za-z0-9._-]{1,%d} before the key", where,
 			       KEY_NAME_SIZE - 1);
 	snprintf(name, sizeof name, "%.*s", (int)first, text);
-	return add_key(k, path, name, second, len, err);
+	return add_key(k, where, name, second, len, err);
 }
 
 static wn_code add_file(key_set *k, const char *path, wn_error *err)

@@ -16,7 +16,7 @@
 typedef struct key_set {
 	int count;
 	uint8_t digests[KEYS_MAX][32];
-	char names[KEYS_MAX][KEY_NAME_SIZE]; /* [A-Za-z0-9._-]{1,32}; two keys of one name are a rotation */
+	char names[KEYS_MAX][KEY_NAME_SIZE]; /* [A-Za-z0-9._-]{1,32}; each once */
 } key_set;
 
 /* From the environment variable env when it is set (named "environment"), else the configured value ("configuration"), else

@@ -130,7 +130,10 @@ static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
 	wn_code code = a->config ? config_load(&SERVER_CONFIG_SCHEMA, c, a->config, err)
 				 : config_defaults(&SERVER_CONFIG_SCHEMA, c, err);
 	for (int i = 0; code == WN_OK && i < a->num_sets; i++)
-		code = config_set(&SERVER_CONFIG_SCHEMA, c, a->sets[i], err);
+		if ((code = config_set(&SERVER_CONFIG_SCHEMA, c, a->sets[i], err)) != WN_OK)
+			wn_fail_prefix(err, "--set");
+	if (code == WN_OK && a->registry && a->model_dir)
+		return wn_fail(err, WN_INVALID, "--registry and --model-dir: found both, expected one of them");
 	if (code == WN_OK && a->registry) {
 		code = set_string(&c->registry_root, a->registry, err);
 		if (code == WN_OK)

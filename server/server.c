@@ -61,8 +61,8 @@ static void log_start(const server *s)
 	access_rules *rules = access_acquire(s->access);
 	const char *scheme = *s->config->tls_certificate ? "https" : "http";
 	if (*s->config->admin_address)
-		log_info("administration on %s port %d%s", s->config->admin_address, http_admin_port(s->http),
-			 rules->keys[ROLE_ADMIN].count ? "" : ", without an admin key");
+		log_info("administration on %s port %d, %s%s", s->config->admin_address, http_admin_port(s->http),
+			 s->config->tls_admin ? scheme : "http", rules->keys[ROLE_ADMIN].count ? "" : ", without an admin key");
 	log_info("listening on %s port %d, %s%s", s->config->listen_address, http_port(s->http), scheme,
 		 rules->keys[ROLE_INFERENCE].count ? "" : ", without an inference key");
 	access_release(&rules);

@@ -212,7 +212,9 @@ def test_start_refusals():
     refused(2, "/absent: cannot open the model directory: No such file", "--model-dir", os.path.join(registry, "absent"))
     refused(1, "broken/1", "--registry", registry, "--set", "model.name=broken", "--listen", "0")
     refused(2, 'listen.address: found "example.org"', "--listen", "example.org:80")
-    refused(2, "limits.bodi", "--set", "limits.bodi=1")
+    refused(2, '--set: limits.bodi: found an unknown key, expected "limits.body" perhaps', "--set", "limits.bodi=1")
+    refused(2, '--set: model.others: found "a", expected a list of strings: [a, b]', "--set", "model.others=a")
+    refused(2, "--registry and --model-dir: found both", "--registry", registry, "--model-dir", registry)
     refused(2, "unrecognized option", "--no-such-option")
     path = os.path.join(RUN.work, "bad.yaml")
     with open(path, "w", encoding="utf-8") as f:

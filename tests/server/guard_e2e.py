@@ -445,6 +445,8 @@ def test_tls():
             except ssl.SSLCertVerificationError:
                 return False
         same(shown(), {"one"}, "certificates that are good")
+        for said in (f"port {server.port}, https", f"port {server.admin_port}, http,"):
+            check(said in server.errors(), server.errors())
         status, _, body = server.ask_audit(tls=trust["one"])
         same(status, 200, body)
         big = multipart([("image", good_image()), ("text", "x" * 16000)])

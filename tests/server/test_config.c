@@ -89,9 +89,9 @@ static void contradictions_are_refused_by_name(void **state)
 		       "keys.inference and keys.inference_file are both set, expected one of them");
 	expect_refusal("inference: {instances: 2}",
 		       "inference.instances: found 2, inference.mode latency has one; expected mode throughput");
-	expect_refusal("inference: {deadline: 61s}", "inference.deadline is larger than inference.max_deadline");
-	expect_refusal("limits: {image: 13MiB}", "limits.image is larger than limits.body");
-	expect_refusal("limits: {body_budget: 1MiB}", "limits.body is larger than limits.body_budget");
+	expect_refusal("inference: {deadline: 61s}", "inference.deadline: found 61000 ms, expected at most inference.max_deadline, 60000 ms");
+	expect_refusal("limits: {image: 13MiB}", "limits.image: found 13631488 bytes, expected at most limits.body, 12582912");
+	expect_refusal("limits: {body_budget: 1MiB}", "limits.body: found 12582912 bytes, expected at most limits.body_budget, 1048576");
 }
 
 static void loopback_is_told_from_public(void **state)
@@ -145,6 +145,11 @@ static void listen_option_takes_every_spelling(void **state)
 			fail_msg("accepted \"%s\"", BAD[i]);
 		config_free(&SERVER_CONFIG_SCHEMA, &c);
 	}
+	server_config c = load("{}");
+	wn_error err = {0};
+	assert_int_equal(server_config_set_listen(&c, "1.2.3.4:99999", &err), WN_INVALID);
+	assert_string_equal(err.message, "--listen: found port 99999, expected one from 0 to 65535");
+	config_free(&SERVER_CONFIG_SCHEMA, &c);
 }
 
 static void printed_configuration_hides_keys(void **state)
@@ -196,6 +201,19 @@ static void keys_come_from_environment_value_or_file(void **state)
 	unlink(path);
 }
 
+static void expect_bad_keys(const char *text, int line, const char *message)
+{
+	key_set k;
+	wn_error err = {0};
+	char path[64], expected[200];
+	write_key_file(path, text);
+	snprintf(expected, sizeof expected, "%s:%d: %s", path, line, message);
+	assert_int_not_equal(key_set_load(&k, "keys.inference", "", path, "WINNOW_TEST_KEY", &err), WN_OK);
+	assert_string_equal(err.message, expected);
+	assert_int_equal(k.count, 0);
+	unlink(path);
+}
+
 static void bad_keys_are_refused_and_never_shown(void **state)
 {
 	key_set k;
@@ -211,6 +229,15 @@ static void bad_keys_are_refused_and_never_shown(void **state)
 	write_key_file(path, "# only a comment\n");
 	assert_int_equal(key_set_load(&k, "keys.inference", "", path, "WINNOW_TEST_KEY", &err), WN_INVALID);
 	unlink(path);
+	expect_bad_keys("# who\na short\n", 2, "found a key of 5 characters, expected 16 to 256");
+	expect_bad_keys("a 0123456789abcdef\n\na fedcba9876543210\n", 3,
+			"found a second key of the name \"a\", expected a name for each: logs show nothing else");
+	expect_bad_keys("key-2 0123456789abcdef\nfedcba9876543210\n", 2,
+			"found a second key of the name \"key-2\", expected a name for each: logs show nothing else");
+	char many[17 * 18 + 1] = "";
+	for (int i = 0; i < 17; i++)
+		snprintf(many + 18 * i, 19, "0123456789abcde%02d\n", i);
+	expect_bad_keys(many, 17, "found more than 16 keys");
 	err = (wn_error){0};
 	assert_int_equal(key_set_load(&k, "keys.inference", "", "/nonexistent/keys", "WINNOW_TEST_KEY", &err),
 			 WN_NOT_FOUND);
