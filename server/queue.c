@@ -78,6 +78,22 @@ size_t queue_pop_unless(queue *q, void **items, size_t max, const atomic_bool *i
 	return n;
 }
 
+size_t queue_take_if(queue *q, void **items, size_t max, bool (*wanted)(void *cls, void *item), void *cls)
+{
+	size_t n = 0, kept = 0;
+	pthread_mutex_lock(&q->lock);
+	for (size_t i = 0; i < q->count; i++) {
+		void *item = q->ring[(q->head + i) % q->capacity];
+		if (n < max && wanted(cls, item))
+			items[n++] = item;
+		else
+			q->ring[(q->head + kept++) % q->capacity] = item;
+	}
+	q->count = kept;
+	pthread_mutex_unlock(&q->lock);
+	return n;
+}
+
 void queue_interrupt(queue *q)
 {
 	pthread_mutex_lock(&q->lock);

@@ -26,6 +26,9 @@ size_t queue_pop(queue *q, void **items, size_t max);
  * meanwhile. Whoever sets the flag calls queue_interrupt afterwards, which makes the poppers look at theirs. */
 size_t queue_pop_unless(queue *q, void **items, size_t max, const atomic_bool *interrupted);
 void queue_interrupt(queue *q);
+/* Takes out up to max of the items that wanted() says yes to, wherever they stand; the others keep their order. The lock is held
+ * meanwhile: wanted() is short, calls nothing of the queue, and may look at an item, which is nobody else's while it is in here. */
+size_t queue_take_if(queue *q, void **items, size_t max, bool (*wanted)(void *cls, void *item), void *cls);
 /* No pushes from now on; poppers get what is left, then 0. */
 void queue_shut(queue *q);
 

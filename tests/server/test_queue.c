@@ -114,6 +114,51 @@ static void waiting_poppers_share(void **state)
 	queue_close(&q);
 }
 
+typedef struct wish {
+	const int *from, *to; /* [from, to) are wanted */
+	int asked;
+} wish;
+
+static bool is_wanted(void *cls, void *item)
+{
+	wish *w = cls;
+	w->asked++;
+	return (const int *)item >= w->from && (const int *)item < w->to;
+}
+
+static void items_are_taken_from_the_middle_and_the_rest_keeps_its_order(void **state)
+{
+	int items[8];
+	void *out[8];
+	for (size_t turn = 0; turn < 8; turn++) { /* wherever the ring's end is */
+		queue *q = open_queue(8);
+		for (size_t i = 0; i < turn; i++) {
+			assert_true(queue_push(q, &items[i]));
+			assert_int_equal(queue_pop(q, out, 1), 1);
+		}
+		wish none = {items, items, 0}, middle = {items + 2, items + 6, 0};
+		assert_int_equal(queue_take_if(q, out, 8, is_wanted, &middle), 0); /* empty */
+		for (int i = 0; i < 8; i++)
+			assert_true(queue_push(q, &items[i]));
+		assert_int_equal(queue_take_if(q, out, 8, is_wanted, &none), 0);
+		assert_int_equal(none.asked, 8);
+		assert_int_equal(queue_take_if(q, out, 3, is_wanted, &middle), 3); /* no more than there is room for */
+		for (int i = 0; i < 3; i++)
+			assert_ptr_equal(out[i], &items[2 + i]);
+		assert_int_equal(queue_take_if(q, out, 3, is_wanted, &middle), 1);
+		assert_ptr_equal(out[0], &items[5]);
+		assert_int_equal(queue_depth(q), 4);
+		for (int i = 0; i < 4; i++) /* there is room again */
+			assert_true(queue_push(q, &items[2 + i]));
+		assert_false(queue_push(q, &items[0]));
+		static const int ORDER[] = {0, 1, 6, 7, 2, 3, 4, 5};
+		assert_int_equal(queue_pop(q, out, 8), 8);
+		for (int i = 0; i < 8; i++)
+			assert_ptr_equal(out[i], &items[ORDER[i]]);
+		queue_close(&q);
+	}
+}
+
 #define PRODUCERS    4
 #define PER_PRODUCER 5000
 
@@ -168,6 +213,58 @@ static void every_item_is_worked_on_exactly_once(void **state)
 	assert_int_equal(atomic_load(&t->count), n);
 	assert_true(atomic_load(&t->sum) == n * (n - 1) / 2);
 	assert_in_range(atomic_load(&t->most_in_call), 1, 4);
+	queue_close(&t->q);
+	free(t);
+}
+
+static bool is_odd(void *cls, void *item) { return *(int *)item % 2 == 1; }
+
+typedef struct thief {
+	totals *from;
+	atomic_bool stop;
+	int taken;
+} thief;
+
+static void *take_odd_ones(void *arg)
+{
+	thief *t = arg;
+	void *out[2];
+	while (!atomic_load(&t->stop)) {
+		const size_t n = queue_take_if(t->from->q, out, 2, is_odd, NULL);
+		for (size_t i = 0; i < n; i++) {
+			assert_int_equal(*(int *)out[i] % 2, 1);
+			atomic_fetch_add(&t->from->sum, *(int *)out[i]);
+		}
+		atomic_fetch_add(&t->from->count, (int)n);
+		t->taken += (int)n;
+		if (n == 0)
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void what_is_taken_away_meanwhile_is_nobody_elses(void **state)
+{
+	totals *t = calloc(1, sizeof *t);
+	t->q = open_queue(16);
+	thief away = {.from = t};
+	worker_options opt = {.name = "test-workers", .in = t->q, .threads = 2, .max_items = 4, .cls = t, .run = consume};
+	worker_pool *pool;
+	wn_error err = {0};
+	assert_int_equal(worker_pool_open(&pool, &opt, &err), WN_OK);
+	pthread_t producers[PRODUCERS], taking;
+	pthread_create(&taking, NULL, take_odd_ones, &away);
+	for (int i = 0; i < PRODUCERS; i++)
+		pthread_create(&producers[i], NULL, produce, t);
+	for (int i = 0; i < PRODUCERS; i++)
+		pthread_join(producers[i], NULL);
+	worker_pool_close(&pool);
+	atomic_store(&away.stop, true);
+	pthread_join(taking, NULL);
+	const long long n = PRODUCERS * PER_PRODUCER;
+	assert_int_equal(atomic_load(&t->count), n);
+	assert_true(atomic_load(&t->sum) == n * (n - 1) / 2);
+	print_message("%d of %lld taken away\n", away.taken, n);
 	queue_close(&t->q);
 	free(t);
 }
@@ -303,7 +400,9 @@ int main(void)
 	    cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
 	    cmocka_unit_test(impossible_capacities_are_refused),
 	    cmocka_unit_test(waiting_poppers_share),
+	    cmocka_unit_test(items_are_taken_from_the_middle_and_the_rest_keeps_its_order),
 	    cmocka_unit_test(every_item_is_worked_on_exactly_once),
+	    cmocka_unit_test(what_is_taken_away_meanwhile_is_nobody_elses),
 	    cmocka_unit_test(failing_start_stops_the_pool_with_its_message),
 	    cmocka_unit_test(chores_run_between_items_on_their_own_thread),
 	    cmocka_unit_test(a_closing_pool_refuses_chores_and_strands_nobody),
