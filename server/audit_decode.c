@@ -53,9 +53,12 @@ static reason decode_image(audit_service *s, int worker, request *r, image *img)
 	/* choose_model came first: the model's size says how much of a large JPEG need be decoded. */
 	const int size = classifier_checkpoint(r->model->classifier)->image_processor.size;
 	wn_error err = {0};
-	switch (decoder_decode(s->image_decoders[worker], img, r->image, r->image_len, size, size, &err)) {
+	switch (decoder_decode(s->image_decoders[worker], img, r->image, r->image_len, size, size, r->deadline_ns, &err)) {
 	case WN_OK:
 		return REASON_OK;
+	case WN_CANCELLED:
+		return request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during decoding",
+				    (double)r->deadline_budget_ns / 1e6);
 	case WN_TOO_LARGE:
 		return request_fail(r, REASON_IMAGE_TOO_LARGE, "image: %s", err.message);
 	case WN_UNSUPPORTED:

@@ -54,7 +54,7 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 	if (!pixels || !ids)
 		code = wn_fail(err, WN_NOMEM, "out of memory");
 	if (code == WN_OK)
-		code = decoder_decode(c->decoder, &img, j->image, j->image_len, ip->size, ip->size, err);
+		code = decoder_decode(c->decoder, &img, j->image, j->image_len, ip->size, ip->size, INT64_MAX, err);
 	const int64_t start = monotonic_ns();
 	if (code == WN_OK)
 		code = image_preprocess(pixels, ip, &img, err);

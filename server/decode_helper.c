@@ -1,10 +1,12 @@
 /* decode_helper.c: the helper's side of decoder.h: a loop that decodes what lies in the shared memory.
  *
  * One thread. It is a new program image, so nothing of the server's memory is in it; before it looks at the first byte it gives
- * up everything else: descriptors, core dumps, privileges, and all system calls but those of memory and of its one socket. */
+ * up everything else: descriptors, core dumps, privileges, memory beyond what an image takes, and all system calls but those of
+ * memory and of its one socket. */
 #include "server/decoder_internal.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,14 +72,44 @@ bool decode_helper_can_be_confined(void)
 #endif
 }
 
-wn_code decode_helper_confine(wn_error *err)
+/* What image_decode_for needs at most. A PNG of 16-bit RGBA, interlaced, is the worst: stb_image inflates it into up to 16 bytes a
+ * pixel, beside which the lines in order take 8 and one of the seven passes 4. The file is copied twice; the rest is for what
+ * malloc cannot use again. */
+#define BYTES_A_PIXEL 32
+#define FILE_COPIES   4
+#define MEMORY_SPARE  ((uint64_t)64 << 20)
+#define MOST_PIXELS   ((uint64_t)128 << 20) /* image.h takes no more, whatever the limits say */
+
+/* On top of what is mapped by now: the program, its libraries, the shared memory. */
+static wn_code limit_memory(const image_limits *l, wn_error *err)
+{
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	const bool known = f && fscanf(f, "%llu", &pages) == 1;
+	if (f)
+		fclose(f);
+	if (!known)
+		return wn_fail(err, WN_IO, "cannot read /proc/self/statm, to limit the image decoder's memory");
+	const uint64_t pixels = (uint64_t)l->max_pixels < MOST_PIXELS ? (uint64_t)l->max_pixels : MOST_PIXELS;
+	const rlim_t most = pages * (uint64_t)sysconf(_SC_PAGESIZE) + pixels * BYTES_A_PIXEL + l->max_bytes * FILE_COPIES + MEMORY_SPARE;
+	if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most}) != 0)
+		return wn_fail(err, WN_IO, "cannot limit the image decoder's memory: %s", strerror(errno));
+	return WN_OK;
+}
+
+wn_code decode_helper_confine(const decode_slot *slot, wn_error *err)
 {
 	const struct rlimit none = {0, 0};
+	/* A sanitizer's shadow is larger than any limit. */
+	wn_code code = UNDER_SANITIZER ? WN_OK : limit_memory(&slot->limits, err);
+	if (code != WN_OK)
+		return code;
 	syscall(SYS_close_range, HELPER_MEMORY, ~0u, 0); /* the memory is mapped by now */
 	setrlimit(RLIMIT_CORE, &none);
 	setrlimit(RLIMIT_FSIZE, &none);
 	setrlimit(RLIMIT_NPROC, &none);
-	if (prctl(PR_SET_DUMPABLE, 0) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+	/* PDEATHSIG: with the thread that owns the decoder, should it be killed; our sockets' end is only heard by who listens. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return wn_fail(err, WN_IO, "prctl: %s", strerror(errno));
 	return UNDER_SANITIZER ? WN_OK : filter_system_calls(err);
 }
@@ -111,7 +143,7 @@ int decode_helper_main(void)
 	decode_slot *slot = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, HELPER_MEMORY, 0);
 	if (slot == MAP_FAILED)
 		return 1;
-	if (decode_helper_confine(&err) != WN_OK) {
+	if (decode_helper_confine(slot, &err) != WN_OK) {
 		fprintf(stderr, "winnow-serve: %s\n", err.message);
 		return HELPER_EXIT(err.code);
 	}

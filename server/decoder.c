@@ -1,6 +1,7 @@
 /* decoder.c: our side of decoder.h; the helper's is decode_helper.c. */
 #include "server/decoder_internal.h"
 #include "server/log.h"
+#include "server/request.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,8 @@ struct decoder {
 	bool isolated;
 	int socket, memory; /* -1 = none */
 	pid_t helper;       /* 0 = none */
+	bool ready;         /* it has said that it is confined */
+	int64_t started_ns;
 	decode_slot *slot;
 	size_t size;
 	atomic_uint_fast64_t starts;
@@ -89,21 +92,42 @@ static int spawn(pid_t *pid, int socket, int memory, char **env)
 
 typedef enum heard { HEARD_ANSWER, HEARD_NOTHING, HEARD_END } heard;
 
-static heard hear(decoder *d, int64_t timeout_ns)
+/* What the helper says until then; at least what it has said by now. */
+static heard hear(decoder *d, int64_t until_ns)
 {
 	struct pollfd p = {.fd = d->socket, .events = POLLIN};
-	struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
 	int n;
-	while ((n = ppoll(&p, 1, &t, NULL)) < 0 && errno == EINTR)
-		; /* signals are blocked in workers: at most a debugger's */
+	do { /* signals are blocked in workers: at most a debugger's */
+		int64_t left = until_ns - monotonic_ns();
+		left = left > 0 ? left : 0;
+		n = ppoll(&p, 1, &(struct timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000}, NULL);
+	} while (n < 0 && errno == EINTR);
 	char byte;
 	if (n <= 0)
 		return HEARD_NOTHING;
 	return recv(d->socket, &byte, 1, MSG_DONTWAIT) == 1 ? HEARD_ANSWER : HEARD_END;
 }
 
+static size_t whole_pages(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
+static size_t input_offset(void) { return whole_pages(sizeof(decode_slot)); }
+static size_t pixels_offset(const decoder *d) { return input_offset() + whole_pages(d->opt.limits.max_bytes); }
+static size_t pixels_size(const decoder *d) { return 3 * (size_t)d->opt.limits.max_pixels; }
+
+/* While there is no helper: the last one could write here. We never read it back. */
+static void write_header(decoder *d)
+{
+	d->slot->size = d->size;
+	d->slot->input_offset = input_offset();
+	d->slot->pixels_offset = pixels_offset(d);
+	d->slot->pixels_size = pixels_size(d);
+	d->slot->limits = d->opt.limits;
+}
+
 static wn_code start_helper(decoder *d, wn_error *err)
 {
+	write_header(d);
+	d->ready = false;
+	d->started_ns = monotonic_ns();
 	/* Descriptors of ours that are in the way of the helper's numbers are moved by the kernel only in this order: both
 	 * ends above HELPER_MEMORY. */
 	int ends[2], high[2] = {-1, -1};
@@ -128,12 +152,19 @@ static wn_code start_helper(decoder *d, wn_error *err)
 	return WN_OK;
 }
 
-/* It says a byte when it is confined. */
-static wn_code await_helper(decoder *d, wn_error *err)
+/* It says a byte when it is confined. WN_CANCELLED: not by until_ns; it goes on starting, for the next image. */
+static wn_code await_helper(decoder *d, int64_t until_ns, wn_error *err)
 {
+	const int64_t give_up_ns = d->started_ns + START_TIMEOUT_NS;
 	int status = 0;
-	if (hear(d, START_TIMEOUT_NS) == HEARD_ANSWER)
+	if (d->ready)
 		return WN_OK;
+	const heard h = hear(d, until_ns < give_up_ns ? until_ns : give_up_ns);
+	d->ready = h == HEARD_ANSWER;
+	if (d->ready)
+		return WN_OK;
+	if (h == HEARD_NOTHING && until_ns < give_up_ns)
+		return wn_fail(err, WN_CANCELLED, "the image decoder is being started");
 	end_helper(d, &status);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == HELPER_EXIT(WN_UNSUPPORTED))
 		return wn_fail(err, WN_UNSUPPORTED, "the image decoder cannot be confined");
@@ -142,14 +173,9 @@ static wn_code await_helper(decoder *d, wn_error *err)
 
 /* ---- opening ---- */
 
-static size_t whole_pages(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
-
 static wn_code open_memory(decoder *d, wn_error *err)
 {
-	const image_limits *l = &d->opt.limits;
-	size_t input = whole_pages(sizeof(decode_slot)), pixels = input + whole_pages(l->max_bytes);
-	size_t pixels_size = 3 * (size_t)l->max_pixels;
-	d->size = pixels + whole_pages(pixels_size);
+	d->size = pixels_offset(d) + whole_pages(pixels_size(d));
 	/* Pages come into being as they are written: a small image takes little of this. */
 	d->memory = memfd_create("winnow-decode", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (d->memory < 0 || ftruncate(d->memory, (off_t)d->size) != 0 ||
@@ -159,11 +185,6 @@ static wn_code open_memory(decoder *d, wn_error *err)
 	if (p == MAP_FAILED)
 		return wn_fail(err, WN_NOMEM, "cannot map the image decoder's memory of %zu bytes: %s", d->size, strerror(errno));
 	d->slot = p;
-	d->slot->size = d->size;
-	d->slot->input_offset = input;
-	d->slot->pixels_offset = pixels;
-	d->slot->pixels_size = pixels_size;
-	d->slot->limits = *l;
 	return WN_OK;
 }
 
@@ -175,7 +196,7 @@ static wn_code isolate(decoder *d, wn_error *err)
 	if (code == WN_OK)
 		code = start_helper(d, err);
 	if (code == WN_OK)
-		code = await_helper(d, err);
+		code = await_helper(d, INT64_MAX, err);
 	d->isolated = code == WN_OK;
 	return code;
 }
@@ -238,87 +259,115 @@ void decoder_close(decoder **dp)
 
 /* ---- decoding ---- */
 
+typedef struct order {
+	const void *file;
+	size_t len;
+	int width, height; /* wanted */
+	int64_t until_ns;
+} order;
+
+/* Whether the helper took it. An idle one has nothing to say and room in its socket: any other has died, or is somebody else by
+ * now, who answers for images that he has not seen, or would let us wait for ever. */
+static bool give(decoder *d, const order *o)
+{
+	char byte;
+	if (recv(d->socket, &byte, 1, MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		return false;
+	memcpy((uint8_t *)d->slot + input_offset(), o->file, o->len);
+	d->slot->len = o->len;
+	d->slot->width = o->width;
+	d->slot->height = o->height;
+	return send(d->socket, "d", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+}
+
 /* Hands the image over. A helper that died while it was idle died of something else: a new one gets the image. */
-static wn_code send_image(decoder *d, wn_error *err)
+static wn_code hand_over(decoder *d, const order *o, wn_error *err)
 {
 	for (int tries = 0; tries < 2; tries++) {
-		if (d->helper > 0 && send(d->socket, "d", 1, MSG_NOSIGNAL) == 1)
-			return WN_OK;
-		end_helper(d, NULL);
-		wn_code code = start_helper(d, err);
+		const bool new = d->helper == 0;
+		wn_error why = {0};
+		wn_code code = new ? start_helper(d, &why) : WN_OK;
 		if (code == WN_OK)
-			code = await_helper(d, err);
-		if (code != WN_OK)
-			return code;
+			code = await_helper(d, o->until_ns, &why);
+		if (code == WN_OK && monotonic_ns() >= o->until_ns) /* nobody would wait for what it does */
+			code = wn_fail(&why, WN_CANCELLED, "the time for decoding is over");
+		if (code == WN_OK && give(d, o))
+			return WN_OK;
+		if (code == WN_CANCELLED || (new && code != WN_OK))
+			return wn_fail(err, code, "%s", why.message);
+		end_helper(d, NULL);
 	}
 	return wn_fail(err, WN_IO, "the image decoder does not listen");
 }
 
 /* The helper's answer, none of which is believed: it may be somebody else by now. */
-static wn_code take_answer(decoder *d, image *out, wn_error *err)
+wn_code decode_answer_read(image *out, const struct decode_answer *answer, const image_limits *limits, uint8_t *rgb, wn_error *err)
 {
 	struct decode_answer a;
-	memcpy(&a, &d->slot->answer, sizeof a); /* once: it can still change there */
+	memcpy(&a, answer, sizeof a); /* once: it can still change there */
 	a.message[sizeof a.message - 1] = 0;
 	for (char *p = a.message; *p; p++)
 		if (*p < 0x20 || *p > 0x7e)
 			*p = '?';
+	*out = (image){0};
 	if (a.code == WN_INVALID || a.code == WN_UNSUPPORTED || a.code == WN_TOO_LARGE || a.code == WN_NOMEM)
 		return wn_fail(err, (wn_code)a.code, "%s", a.message);
 	bool good = a.code == WN_OK && a.width >= 1 && a.height >= 1 && a.width <= 65535 && a.height <= 65535 &&
-		    3 * (uint64_t)a.width * (uint64_t)a.height <= 3 * (uint64_t)d->opt.limits.max_pixels;
+		    (uint64_t)a.width * (uint64_t)a.height <= (uint64_t)limits->max_pixels;
 	for (int i = 0; i < 4; i++)
 		good = good && a.beyond[i] >= 0 && a.beyond[i] < 1; /* nor NaN */
+	/* What is left between the edges is a picture. */
+	good = good && a.beyond[0] + a.beyond[2] < (float)a.width && a.beyond[1] + a.beyond[3] < (float)a.height;
 	if (!good)
 		return wn_fail(err, WN_INVALID, "the image cannot be decoded");
-	*out = (image){.width = a.width,
-		       .height = a.height,
-		       .rgb = (uint8_t *)d->slot + whole_pages(sizeof(decode_slot)) + whole_pages(d->opt.limits.max_bytes)};
+	*out = (image){.width = a.width, .height = a.height, .rgb = rgb};
 	memcpy(out->beyond, a.beyond, sizeof out->beyond);
 	return WN_OK;
 }
 
 /* *killed: the helper was killed from outside, which is not the image's doing. */
-static wn_code try_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, bool *killed,
-			  wn_error *err)
+static wn_code try_decode(decoder *d, image *out, const order *o, bool *killed, wn_error *err)
 {
-	memcpy((uint8_t *)d->slot + whole_pages(sizeof(decode_slot)), file, len);
-	d->slot->len = len;
-	d->slot->width = width;
-	d->slot->height = height;
-	wn_code code = send_image(d, err);
+	*killed = false;
+	wn_code code = hand_over(d, o, err);
 	if (code != WN_OK)
 		return code;
-	heard h = hear(d, d->opt.timeout_ns);
+	const int64_t patience_ns = monotonic_ns() + d->opt.timeout_ns;
+	const heard h = hear(d, o->until_ns < patience_ns ? o->until_ns : patience_ns);
 	if (h == HEARD_ANSWER)
-		return take_answer(d, out, err);
+		return decode_answer_read(out, &d->slot->answer, &d->opt.limits, (uint8_t *)d->slot + pixels_offset(d), err);
 	/* It crashed on this image, or is busy with it for too long. */
 	int status = 0;
 	end_helper(d, &status); /* one that is gone already is only waited for */
-	if (h == HEARD_NOTHING)
+	if (h == HEARD_NOTHING) {
+		start_helper(d, NULL); /* while this image is refused; should it fail, the next image tries again, and says why */
+		if (o->until_ns < patience_ns)
+			return wn_fail(err, WN_CANCELLED, "decoding was not done in time");
 		return wn_fail(err, WN_INVALID, "decoding took longer than %.3g s", (double)d->opt.timeout_ns / 1e9);
+	}
 	int signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	*killed = signal_number == SIGKILL;
 	return wn_fail(err, WN_INVALID, "the decoder crashed on this image (signal %d)", signal_number);
 }
 
-static wn_code decode_isolated(decoder *d, image *out, const void *file, size_t len, int width, int height, wn_error *err)
+static wn_code decode_isolated(decoder *d, image *out, const order *o, wn_error *err)
 {
-	if (len > d->opt.limits.max_bytes)
-		return wn_fail(err, WN_TOO_LARGE, "image file of %zu bytes, the limit is %zu", len, d->opt.limits.max_bytes);
-	bool killed = false;
+	if (o->len > d->opt.limits.max_bytes)
+		return wn_fail(err, WN_TOO_LARGE, "image file of %zu bytes, the limit is %zu", o->len, d->opt.limits.max_bytes);
+	bool killed;
 	wn_error first = {0};
-	wn_code code = try_decode(d, out, file, len, width, height, &killed, &first);
+	wn_code code = try_decode(d, out, o, &killed, &first);
 	if (killed)
-		return try_decode(d, out, file, len, width, height, &killed, err);
+		return try_decode(d, out, o, &killed, err);
 	return code == WN_OK ? code : wn_fail(err, code, "%s", first.message);
 }
 
-wn_code decoder_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, wn_error *err)
+wn_code decoder_decode(decoder *d, image *out, const void *file, size_t len, int width, int height, int64_t until_ns,
+		       wn_error *err)
 {
 	*out = (image){0};
 	if (d->isolated)
-		return decode_isolated(d, out, file, len, width, height, err);
+		return decode_isolated(d, out, &(order){file, len, width, height, until_ns}, err);
 	return image_decode_for(out, file, len, &d->opt.limits, width, height, err);
 }
 

@@ -14,7 +14,7 @@ enum { HELPER_SOCKET = 3, HELPER_MEMORY = 4 }; /* the helper's descriptors */
 
 /* At the start of the shared memory; then max_bytes of input, then the pixels. */
 typedef struct decode_slot {
-	/* ours, constant */
+	/* ours, for each helper: the one before may have written anything here */
 	uint64_t size, input_offset, pixels_offset, pixels_size;
 	image_limits limits;
 	/* ours, for each image */
@@ -31,7 +31,12 @@ typedef struct decode_slot {
 
 /* Whether this build can confine a helper (libseccomp). */
 bool decode_helper_can_be_confined(void);
-/* In the helper: no privileges, no descriptors but its two, no system calls but memory's from here on. */
-wn_code decode_helper_confine(wn_error *err);
+/* In the helper: no privileges, no descriptors but its two, no system calls but memory's from here on, and no more memory than
+ * the largest image of slot->limits takes. */
+wn_code decode_helper_confine(const decode_slot *slot, wn_error *err);
+
+/* An answer that may be anything and may change while it is read: an image within the limits whose pixels are those at rgb, or
+ * WN_INVALID, or the refusal that it is. */
+wn_code decode_answer_read(image *out, const struct decode_answer *answer, const image_limits *limits, uint8_t *rgb, wn_error *err);
 
 #endif
