@@ -81,6 +81,12 @@ bool audit_fall_back(request *r)
 
 void audit_give_place_back(audit_service *s) { atomic_fetch_sub(&s->waiting, 1); }
 
+void audit_leave_queue(audit_service *s, request *r)
+{
+	audit_give_place_back(s);
+	r->stage_ns[STAGE_QUEUE] += monotonic_ns() - r->queued_ns;
+}
+
 /* ---- the service ---- */
 
 wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
@@ -114,6 +120,8 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 	infer.in = s->to_infer;
 	decode.in = s->to_decode;
 	if (code == WN_OK)
+		code = audit_expire_start(s, err);
+	if (code == WN_OK)
 		code = worker_pool_open(&s->inferrers, &infer, err);
 	if (code == WN_OK)
 		code = worker_pool_open(&s->decoders, &decode, err);
@@ -126,6 +134,7 @@ void audit_stop(audit_service *s)
 {
 	worker_pool_close(&s->decoders); /* first: they feed the others */
 	worker_pool_close(&s->inferrers);
+	audit_expire_stop(s); /* last: what they have not reached yet has its deadline */
 }
 
 void audit_close(audit_service **sp)
@@ -135,6 +144,7 @@ void audit_close(audit_service **sp)
 		return;
 	*sp = NULL;
 	audit_stop(s);
+	audit_expire_close(s);
 	for (int i = 0; i < SERVER_MAX_DECODE_THREADS; i++)
 		decoder_close(&s->image_decoders[i]);
 	queue_close(&s->to_decode);
@@ -163,7 +173,7 @@ reason audit_admit(audit_service *s, request *r)
 void audit_submit(audit_service *s, request *r)
 {
 	r->queued_ns = monotonic_ns();
-	if (queue_push(s->to_decode, r))
+	if (audit_enqueue(s, s->to_decode, r))
 		return;
 	request_fail(r, REASON_DRAINING, "the server is shutting down");
 	atomic_fetch_sub(&s->undecoded, 1);
@@ -176,7 +186,11 @@ bool audit_run_on(void *service, int instance, void (*fn)(void *arg), void *arg)
 	return worker_pool_run_on(((audit_service *)service)->inferrers, instance, fn, arg);
 }
 
-void audit_abandon(audit_service *s) { atomic_store(&s->abandoned, true); }
+void audit_abandon(audit_service *s)
+{
+	atomic_store(&s->abandoned, true);
+	audit_expire_soon(s);
+}
 
 size_t audit_waiting(audit_service *s) { return atomic_load(&s->waiting); }
 

@@ -8,7 +8,8 @@
  * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every
  * stage a request is given up when its deadline has passed, when what waits ahead and the measured service times say that
  * it will (server/forecast.h, which also says why the newest is refused), when its client hung up, or when a drain ran out
- * of time. What a version on trial cannot answer goes to the decode threads once more, for the version that answers otherwise. The
+ * of time. One whose deadline passes while it waits is ended there and then, whatever the stage before it is busy with
+ * (audit_expire.c). What a version on trial cannot answer goes to the decode threads once more, for the version that answers otherwise. The
  * service knows nothing of HTTP: it ends every request by calling
  * done(). */
 #ifndef WINNOW_SERVER_AUDIT_H
@@ -31,7 +32,7 @@ typedef struct audit_options {
 	metrics *metrics;
 	comparer *comparer; /* gets the answered requests of trials */
 	result_cache *cache; /* may be NULL */
-	/* Called in a worker thread when r's outcome (and, for OK, answer) is set; r is not touched afterwards. */
+	/* Called in a thread of the service when r's outcome (and, for OK, answer) is set; r is not touched afterwards. */
 	void (*done)(request *r);
 	/* Whether r's client has hung up. */
 	bool (*gone)(const request *r);
@@ -50,12 +51,12 @@ reason audit_admit(audit_service *s, request *r);
 /* After audit_admit. Ownership of r passes to the service until done(). */
 void audit_submit(audit_service *s, request *r);
 
-/* Runs fn(arg) on inference thread `instance` between two of its runs and waits for its end: how a model is warmed up by the
+/* Runs fn(arg) on inference thread `instance` between two of its runs and waits for its end: how a model is tried out by the
  * thread that will serve it, while it serves others. False, and nothing was run, once the threads are stopping. `service` is
  * an audit_service, for manager_options.run_on; one caller at a time. */
 bool audit_run_on(void *service, int instance, void (*fn)(void *arg), void *arg);
 
-/* From now on every request is answered 503 at its next stage. */
+/* From now on every request is answered 503, at once while it waits and else at its next stage. */
 void audit_abandon(audit_service *s);
 
 size_t audit_waiting(audit_service *s);

@@ -142,7 +142,7 @@ void audit_decode_run(void *cls, int worker, void **items, size_t count)
 		r->queued_ns = monotonic_ns();
 		/* Admission counted this request, so there is room; should that ever be wrong, the client is told. */
 		if (r->outcome == REASON_OK && !r->cached) {
-			if (queue_push(s->to_infer, r))
+			if (audit_enqueue(s, s->to_infer, r))
 				continue;
 			request_fail(r, REASON_INTERNAL, "the inference queue is full");
 		}

@@ -15,7 +15,7 @@ static bool decode_again(audit_service *s, request *r)
 {
 	atomic_fetch_add(&s->waiting, 1);
 	atomic_fetch_add(&s->undecoded, 1);
-	if (queue_push(s->to_decode, r))
+	if (audit_enqueue(s, s->to_decode, r))
 		return true;
 	atomic_fetch_sub(&s->undecoded, 1);
 	audit_give_place_back(s);
@@ -68,13 +68,6 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 	}
 }
 
-/* r's wait for inference ends, in a run or before one. */
-static void leave_queue(audit_service *s, request *r)
-{
-	audit_give_place_back(s);
-	r->stage_ns[STAGE_QUEUE] += monotonic_ns() - r->queued_ns;
-}
-
 /* Ends those of ready[0..n) that may not go on; returns how many are left. */
 static int drop_hopeless(audit_service *s, request **ready, int n)
 {
@@ -84,7 +77,7 @@ static int drop_hopeless(audit_service *s, request **ready, int n)
 			ready[kept++] = ready[i];
 			continue;
 		}
-		leave_queue(s, ready[i]);
+		audit_leave_queue(s, ready[i]);
 		audit_finish(s, ready[i]);
 	}
 	return kept;
@@ -112,7 +105,7 @@ static int take_batch(audit_service *s, int worker, request **batch, request **r
 	for (int i = 0; i < *n; i++) {
 		if (ready[i]->model == m && taken < (size ? size : 1)) {
 			batch[taken++] = ready[i];
-			leave_queue(s, ready[i]);
+			audit_leave_queue(s, ready[i]);
 		} else {
 			ready[rest++] = ready[i];
 		}

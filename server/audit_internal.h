@@ -3,11 +3,13 @@
  *   audit.c         the threads and queues; a place at the beginning, giving up, the end
  *   audit_decode.c  the decode threads' stage
  *   audit_infer.c   the inference threads' stage
+ *   audit_expire.c  the end of those whose deadline passes in a queue
  *
  * A request belongs to one thread at a time (request.h); what threads share here are atomics, the forecast included. */
 #ifndef WINNOW_SERVER_AUDIT_INTERNAL_H
 #define WINNOW_SERVER_AUDIT_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "server/audit.h"
@@ -28,16 +30,33 @@ struct audit_service {
 	decoder *image_decoders[SERVER_MAX_DECODE_THREADS]; /* [i] is decode thread i's */
 	queue *to_decode, *to_infer;
 	worker_pool *decoders, *inferrers;
+	struct audit_expiry { /* audit_expire.c */
+		bool made, running, stop;
+		pthread_t thread;
+		pthread_mutex_t lock; /* stop; next_ns where it is lowered */
+		pthread_cond_t wake;
+		atomic_int_fast64_t next_ns; /* when to look; INT64_MAX = nothing is known to wait */
+	} expiry;
 };
 
 /* Whether r may go on to a stage; `needed` is the predicted time from here to its answer (0 = unknown). */
 bool audit_may_go_on(audit_service *s, request *r, const char *next, int64_t needed);
 void audit_give_place_back(audit_service *s);
+/* r's wait in a queue ends, and so does its place. */
+void audit_leave_queue(audit_service *s, request *r);
 /* Gives r back, answered. */
 void audit_finish(audit_service *s, request *r);
 /* A request that a version on trial could not answer, for a reason of its own: from now on it is the other version's,
  * which will decode the image anew for its own inputs. The trial counts the failure, and no client pays for it. */
 bool audit_fall_back(request *r);
+
+/* How requests get into to_decode and to_infer: queue_push, and r's deadline is seen to while it waits there. */
+bool audit_enqueue(audit_service *s, queue *q, request *r);
+wn_code audit_expire_start(audit_service *s, wn_error *err);
+void audit_expire_stop(audit_service *s);
+void audit_expire_close(audit_service *s);
+/* Looks at everything that waits now. */
+void audit_expire_soon(audit_service *s);
 
 /* The stages, for worker_options; cls is the service. */
 wn_code audit_decode_start(void *cls, int worker, wn_error *err);

@@ -99,6 +99,50 @@ def test_isolated_decoder():
         wait_for(lambda: server.ask_audit()[0] == 200, what="an answer from another helper")
 
 
+def test_a_stuck_decoder_makes_nobody_late():
+    deadline_ms = 200 * RUN.slow
+
+    def ask(server, ms):
+        start = time.monotonic()
+        body, kind = multipart([("image", read_file(FILES, "good.png")), ("text", "x")])
+        status, _, body = server.ask("POST", "/v1/audit", body=body, headers={"Content-Type": kind, "X-Deadline-Ms": str(ms)})
+        return status, json.loads(body), time.monotonic() - start
+    try:
+        server = TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=1h", "inference.decode_threads=1")
+    except AssertionError as e:
+        if "without libseccomp" in str(e):
+            return log("     built without libseccomp: not tried")
+        raise
+    with server, concurrent.futures.ThreadPoolExecutor(6) as pool:
+        same(server.ask_audit()[0], 200, "warm")
+        for h in children(server.pid):
+            os.kill(h, signal.SIGSTOP)
+        stuck = pool.submit(ask, server, 50000)
+        wait_for(lambda: server.metrics()["winnow_requests_in_flight"] == 1, what="a decode that is stuck")
+        time.sleep(0.2)  # it is taken out of the queue
+        behind = [b.result() for b in [pool.submit(ask, server, deadline_ms) for _ in range(5)]]
+        check(not stuck.done(), "the stuck one ended first")
+        same([b[0] for b in behind], [504] * 5, "those behind it")
+        reasons = [b[1]["reason"] for b in behind]
+        check("deadline_exceeded" in reasons and set(reasons) <= {"deadline_exceeded", "deadline_unreachable"}, reasons)
+        # Generously: by its own clock none of them waited for anything but its deadline.
+        check(max(b[2] for b in behind) < 10 * deadline_ms / 1000, [b[2] for b in behind])
+        same(server.metrics()["winnow_queue_depth"], 1, "the stuck one has the only place")
+        for h in children(server.pid):
+            os.kill(h, signal.SIGCONT)
+        same(stuck.result()[0], 200, "the stuck one, when its decoder went on")
+        # A decode ends at its own request's deadline; the next request finds another helper.
+        for h in children(server.pid):
+            os.kill(h, signal.SIGSTOP)
+        status, problem, _ = ask(server, deadline_ms)
+        same((status, problem["reason"]), (504, "deadline_exceeded"), problem)
+        check("passed during decoding" in problem["detail"], problem)
+        same([server.ask_audit()[0] for _ in range(3)], [200] * 3, "afterwards")
+        m = server.settled_metrics()
+        same(m["winnow_queue_depth"], 0, "nothing waits")
+        same(m["winnow_decoder_restarts_total"], 1, "helpers replaced")
+
+
 def kill_children(pid):
     """Whoever of them is still there; they are replaced while this looks."""
     killed = 0

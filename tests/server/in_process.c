@@ -122,6 +122,11 @@ model_command in_process_command(in_process *p, command_kind kind, const char *n
 
 request *in_process_ask(in_process *p, const char *content_type, const void *body, size_t len)
 {
+	return in_process_ask_within(p, content_type, body, len, p->config.deadline_ns);
+}
+
+request *in_process_ask_within(in_process *p, const char *content_type, const void *body, size_t len, int64_t budget_ns)
+{
 	wn_error err = {0};
 	sem_t end;
 	request *r = request_pool_get(p->pool);
@@ -130,7 +135,7 @@ request *in_process_ask(in_process *p, const char *content_type, const void *bod
 	request_random_id(r->id);
 	snprintf(r->content_type, sizeof r->content_type, "%s", content_type);
 	r->begun_ns = r->received_ns = monotonic_ns();
-	r->deadline_budget_ns = p->config.deadline_ns;
+	r->deadline_budget_ns = budget_ns;
 	wn_code rc = bytes_append(&r->body, body, len, p->config.max_body, &err);
 	if (rc == WN_OK && audit_admit(p->audit, r) == REASON_OK) {
 		sem_init(&end, 0, 0);
@@ -147,6 +152,7 @@ request *in_process_ask(in_process *p, const char *content_type, const void *bod
 
 void in_process_put(in_process *p, request *r) { request_pool_put(p->pool, r); }
 
+audit_service *in_process_audit(in_process *p) { return p->audit; }
 manager *in_process_manager(in_process *p) { return p->manager; }
 request_pool *in_process_pool(in_process *p) { return p->pool; }
 registry *in_process_registry(in_process *p) { return p->registry; }

@@ -19,8 +19,11 @@ model_command in_process_command(in_process *p, command_kind kind, const char *n
 
 /* One audit with this Content-Type and body, from admission to its end; give it back. NULL: no memory for a request. */
 request *in_process_ask(in_process *p, const char *content_type, const void *body, size_t len);
+/* The same with a deadline of its own. */
+request *in_process_ask_within(in_process *p, const char *content_type, const void *body, size_t len, int64_t budget_ns);
 void in_process_put(in_process *p, request *r);
 
+audit_service *in_process_audit(in_process *p);
 registry *in_process_registry(in_process *p);
 manager *in_process_manager(in_process *p);
 request_pool *in_process_pool(in_process *p);
