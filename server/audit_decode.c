@@ -119,6 +119,8 @@ static bool decode_one(audit_service *s, int worker, request *r)
 		int64_t now = monotonic_ns();
 		r->stage_ns[STAGE_PREPROCESS] = now - decoded;
 		forecast_decoded(&s->forecast, now - start, now);
+	} else {
+		forecast_decode_ended(&s->forecast, decoded - start, decoded);
 	}
 	decoder_release(s->image_decoders[worker], &img);
 	return why == REASON_OK;

@@ -6,6 +6,13 @@
 
 void forecast_decoded(forecast *f, int64_t took_ns, int64_t now_ns) { estimate_add(&f->decode, took_ns, now_ns); }
 
+void forecast_decode_ended(forecast *f, int64_t took_ns, int64_t now_ns)
+{
+	took_ns = took_ns < FORECAST_LONGEST_CUT_NS ? took_ns : FORECAST_LONGEST_CUT_NS;
+	if (took_ns > estimate_get(&f->decode, ESTIMATE_TYPICAL, now_ns))
+		estimate_add(&f->decode, took_ns, now_ns);
+}
+
 void forecast_run_begins(forecast *f, int instance, int size, int64_t now_ns)
 {
 	atomic_store(&f->running[instance].size, size);

@@ -115,6 +115,32 @@ static void decoding_overlaps_with_waiting(void **state)
 	assert_int_equal(forecast_decoded_waiting(&f, 2, LONG, now), 30 * MS);
 }
 
+static int64_t decode_expected(forecast *f, int64_t now) { return forecast_undecoded(f, (forecast_ahead){.decode = 1}, LONG, now) / 2; }
+
+static void decodes_without_an_image_only_say_at_least(void **state)
+{
+	forecast f = {.instances = 1, .decode_threads = 1, .max_batch = 1};
+	int64_t now = 1000 * MS;
+	for (int i = 0; i < ESTIMATE_RUNS; i++)
+		forecast_decoded(&f, 4 * MS, now);
+	assert_int_equal(decode_expected(&f, now), 4 * MS);
+	for (int i = 0; i < 100; i++)
+		forecast_decode_ended(&f, 1 * MS, now); /* refusals are quick: images are not */
+	assert_int_equal(decode_expected(&f, now), 4 * MS);
+	for (int i = 0; i < ESTIMATE_RUNS / 2; i++)
+		forecast_decode_ended(&f, 90 * MS, now); /* cut off at their deadlines: some are not believed */
+	assert_int_equal(decode_expected(&f, now), 4 * MS);
+	forecast_decode_ended(&f, 90 * MS, now); /* most are */
+	assert_int_equal(decode_expected(&f, now), 90 * MS);
+	assert_int_equal(decode_expected(&f, now + ESTIMATE_LIFETIME_NS + 1), 0); /* and everybody is tried again */
+	/* Nothing is known: what is stuck is learnt, but not remembered for as long as five-second decodes would be. */
+	forecast stuck = {.instances = 1, .decode_threads = 1, .max_batch = 1};
+	for (int i = 0; i < ESTIMATE_ENOUGH; i++)
+		forecast_decode_ended(&stuck, 5000 * MS, now);
+	assert_int_equal(decode_expected(&stuck, now), FORECAST_LONGEST_CUT_NS);
+	assert_int_equal(decode_expected(&stuck, now + 4 * FORECAST_LONGEST_CUT_NS + 1), 0);
+}
+
 static void batch_is_the_largest_that_ends_in_time(void **state)
 {
 	forecast f = {.instances = 1, .decode_threads = 1, .max_batch = 4};
@@ -297,6 +323,7 @@ int main(void)
 	    cmocka_unit_test(idle_instances_are_taken_one_by_one),
 	    cmocka_unit_test(batches_ahead_count_as_batches),
 	    cmocka_unit_test(decoding_overlaps_with_waiting),
+	    cmocka_unit_test(decodes_without_an_image_only_say_at_least),
 	    cmocka_unit_test(batch_is_the_largest_that_ends_in_time),
 	    cmocka_unit_test(goodput_stays_near_the_maximum_under_overload),
 	    cmocka_unit_test(light_load_is_hardly_touched),
