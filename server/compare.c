@@ -39,8 +39,15 @@ static void job_free(job *j)
 	free(j);
 }
 
-/* One version's opinion, from the bytes on: the versions may differ in image size and prompt. */
-static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int64_t *took_ns, wn_error *err)
+/* One version's opinion. */
+typedef struct opinion {
+	verdict verdict;
+	int64_t took_ns;
+	bool began; /* it had its memory and its image: what failed from there on is its own doing */
+} opinion;
+
+/* From the bytes on: the versions may differ in image size and prompt. */
+static wn_code ask(comparer *c, const job *j, served_model *m, opinion *out, wn_error *err)
 {
 	const checkpoint *ckpt = classifier_checkpoint(m->classifier);
 	const image_processor *ip = &ckpt->image_processor;
@@ -58,6 +65,7 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 	const int64_t start = monotonic_ns();
 	if (code == WN_OK)
 		code = image_preprocess(pixels, ip, &img, err);
+	out->began = code == WN_OK;
 	if (code == WN_OK)
 		code = classifier_encode_prompt(m->classifier, (const char *)j->text.data,
 						j->assist.len ? (const char *)j->assist.data : "", ids, &len, err);
@@ -65,9 +73,9 @@ static wn_code ask(comparer *c, const job *j, served_model *m, verdict *out, int
 		const classifier_input in = {pixels, ids, len};
 		code = classifier_run(m->aside, &in, 1, probs, err);
 	}
-	*took_ns = monotonic_ns() - start;
+	out->took_ns = monotonic_ns() - start;
 	if (code == WN_OK)
-		*out = classifier_decide(m->classifier, probs);
+		out->verdict = classifier_decide(m->classifier, probs);
 	decoder_release(c->decoder, &img);
 	free(pixels);
 	free(ids);
@@ -85,20 +93,26 @@ static void run(void *cls, int worker, void **items, size_t count)
 {
 	comparer *c = cls;
 	job *j = items[0];
-	verdict candidate, primary;
-	int64_t candidate_ns, primary_ns;
+	opinion primary, candidate;
+	wn_code code = WN_OK;
 	wn_error err = {0};
 	/* The first run of a session makes primitives and touches pages: it is not timed. */
 	const bool warm = j->candidate->aside && j->primary->aside;
-	for (int i = 0; i < 2 && err.code == WN_OK; i += 1 + warm)
-		if (ask(c, j, j->primary, &primary, &primary_ns, &err) == WN_OK &&
-		    ask(c, j, j->candidate, &candidate, &candidate_ns, &err) != WN_OK) {
-			log_warning("model %s version %s on trial: %s", j->candidate->name, j->candidate->version,
-				    err.message);
-			trial_failed(j->trial);
-		}
-	if (err.code == WN_OK)
-		trial_compared(j->trial, agree(j, &candidate, &primary), candidate_ns, primary_ns);
+	for (int i = 0; i < 2 && code == WN_OK; i += 1 + warm) {
+		candidate.began = false;
+		code = ask(c, j, j->primary, &primary, &err);
+		if (code == WN_OK)
+			code = ask(c, j, j->candidate, &candidate, &err);
+	}
+	if (code == WN_OK) {
+		trial_compared(j->trial, agree(j, &candidate.verdict, &primary.verdict), candidate.took_ns, primary.took_ns);
+	} else {
+		/* This thread and its decoder get what time and memory the others leave: that they got none says nothing about
+		 * the candidate, and must not end its trial. */
+		log_warning("model %s version %s on trial: %s%s", j->candidate->name, j->candidate->version,
+			    candidate.began ? "" : "not compared: ", err.message);
+		candidate.began ? trial_failed(j->trial) : trial_dropped(j->trial);
+	}
 	job_free(j);
 	atomic_store(&c->places, 1);
 }

@@ -1,5 +1,5 @@
 /* test_stuck.c: what stands still holds up nobody but itself. Behind a stuck decode or run of the model requests end at their deadlines,
- * a stuck decode at its own. This program is its own decoding
+ * a stuck decode at its own; and a version on trial is not blamed for a decoder that fails. This program is its own decoding
  * helper (server/decoder.h): TEST_HELPER says how it behaves. */
 #include <dirent.h>
 #include <fcntl.h>
@@ -270,6 +270,73 @@ static void who_waits_when_a_drain_is_over_is_told_at_once(void **state)
 	in_process_close(&server);
 }
 
+/* ---- a version on trial ---- */
+
+static served_model *load_version(in_process *server, int version)
+{
+	char dir[100], number[8];
+	load_step step;
+	served_model *m = NULL;
+	tiny_version_dir(dir, version);
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = version, .placement = &(placement){.instances = 1, .threads = 1}, .max_batch = 1,
+				.verify_digests = true, .memory_left = UINT64_MAX};
+	assert_ok(model_load(&m, &q, &step, err));
+	close(fd);
+	assert_ok(registry_put(in_process_registry(server), m, false, err));
+	snprintf(number, sizeof number, "%d", version);
+	return registry_find(in_process_registry(server), "tiny", number);
+}
+
+/* What a comparison of version 1 with another makes of the trial. */
+static trial_summary compare(const char *isolation, const char *helper, int version)
+{
+	static char file[1 << 17];
+	in_process *server = open_server("decode.isolation=thread", "");
+	server_config config = *in_process_config(server);
+	request_pool *pool = in_process_pool(server);
+	comparer *c = NULL;
+	trial *t = NULL;
+	config.decode_isolation = strcmp(isolation, "process") == 0 ? DECODE_IN_PROCESS : DECODE_IN_THREAD;
+	setenv("TEST_HELPER", helper, 1);
+	assert_ok(compare_open(&c, &config, err));
+	setenv("TEST_HELPER", "", 1);
+	assert_ok(trial_open(&t, TRIAL_SHADOW, 100, NULL, NULL, err));
+	request *r = request_pool_get(pool);
+	assert_non_null(r);
+	assert_ok(bytes_append(&r->body, file, read_image(file, sizeof file), sizeof file, err));
+	assert_ok(bytes_set_string(&r->text, "poker", 5, err));
+	r->image = r->body.data;
+	r->image_len = r->body.len;
+	r->model = registry_find(in_process_registry(server), "tiny", "1");
+	r->other = load_version(server, version);
+	trial_retain(t);
+	r->trial = t;
+	compare_submit(c, r);
+	compare_close(&c); /* finishes what it has */
+	request_pool_put(pool, r);
+	const trial_summary s = trial_read(t);
+	trial_release(&t);
+	in_process_close(&server);
+	return s;
+}
+
+static void a_decoder_that_fails_is_not_the_candidates_failure(void **state)
+{
+	const trial_summary good = compare("thread", "", 2);
+	assert_int_equal(good.compared, 1);
+	assert_int_equal(good.failed + good.dropped, 0);
+	const trial_summary bad = compare("thread", "", 3); /* its answer is no number */
+	assert_int_equal(bad.failed, 1);
+	assert_int_equal(bad.compared + bad.dropped, 0);
+	const trial_summary unlucky = compare("process", "second", 2); /* decoded for the one, and not for the other */
+	assert_int_equal(unlucky.dropped, 1);
+	assert_int_equal(unlucky.compared + unlucky.failed, 0);
+	const trial_summary both = compare("process", "second", 3); /* it would have failed, had it been asked */
+	assert_int_equal(both.dropped, 1);
+	assert_int_equal(both.compared + both.failed, 0);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], DECODE_HELPER_OPTION) == 0) {
@@ -281,6 +348,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_stuck_decode_ends_at_its_own_deadline),
 		cmocka_unit_test(who_waits_for_a_stuck_run_ends_at_his_deadline),
 		cmocka_unit_test(who_waits_when_a_drain_is_over_is_told_at_once),
+		cmocka_unit_test(a_decoder_that_fails_is_not_the_candidates_failure),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
 }
