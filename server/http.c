@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "server/answers.h"
 #include "server/fields.h"
+#include "server/headers.h"
 #include "server/repository.h"
 
 /* ---- connections ---- */
@@ -252,10 +252,9 @@ static void answer_index(connection *c, request *r)
 
 static const char *presented_key(connection *c)
 {
-	const char *key = header(c, "Authorization");
-	if (key && strncasecmp(key, "Bearer ", 7) == 0)
-		return key + 7 + strspn(key + 7, " ");
-	return header(c, "X-Api-Key");
+	const char *authorization = header(c, "Authorization");
+	const char *key = authorization ? header_bearer(authorization) : NULL;
+	return key ? key : header(c, "X-Api-Key");
 }
 
 static reason check_deadline(connection *c, request *r, const access_rules *rules)
@@ -264,10 +263,8 @@ static reason check_deadline(connection *c, request *r, const access_rules *rule
 	r->deadline_budget_ns = rules->deadline_ns;
 	if (!text)
 		return REASON_OK;
-	size_t n = strspn(text, "0123456789");
-	long long ms = n > 0 && n <= 9 && !text[n] ? atoll(text) : 0;
-	long long most = rules->max_deadline_ns / 1000000;
-	if (ms < 1 || ms > most)
+	const long long most = rules->max_deadline_ns / 1000000, ms = header_deadline_ms(text, most);
+	if (ms == 0)
 		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld",
 				    most);
 	r->deadline_budget_ns = ms * 1000000;
@@ -289,7 +286,7 @@ static reason check_audit_headers(connection *c, request *r, const access_rules 
 				    "application/json",
 				    type ? type : "none");
 	snprintf(r->content_type, sizeof r->content_type, "%s", type);
-	if (length && strtoull(length, NULL, 10) > h->opt.config->max_body)
+	if (length && header_length(length) > h->opt.config->max_body)
 		return request_fail(r, REASON_BODY_TOO_LARGE, "found a body of %.20s bytes, expected at most %zu",
 				    length, h->opt.config->max_body);
 	return check_deadline(c, r, rules);
@@ -334,7 +331,7 @@ static bool worth_draining(connection *c)
 	const char *length = header(c, "Content-Length");
 	if (header(c, "Expect"))
 		return false; /* it waits for our word before it sends */
-	return !length || strtoull(length, NULL, 10) <= 2 * (unsigned long long)c->http->opt.config->max_body;
+	return !length || header_length(length) <= 2 * (unsigned long long)c->http->opt.config->max_body;
 }
 
 /* The connection is closed: there is nothing that an answer could be made of. */
