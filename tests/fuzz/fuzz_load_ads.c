@@ -1,4 +1,5 @@
-/* winnow-load's folder of ads, and its file of known answers held against an answer (fuzz_files.h's bundle). */
+/* winnow-load's folder of ads, and its file of known answers held against an answer, and against each of its lines
+ * (fuzz_files.h's bundle). */
 #include "fuzz_files.h"
 #include "load/ads.h"
 #include "load/known.h"
@@ -18,6 +19,33 @@ static size_t slurp(char *out, size_t size, const char *name)
 	return n;
 }
 
+/* Counts one answer; what follows adds up. */
+static void check_answer(known_answers *k, const char *answer, size_t len, size_t answers)
+{
+	char *exact = malloc(len ? len : 1);
+	size_t count;
+	if (!exact)
+		abort();
+	memcpy(exact, answer, len);
+	known_answers_check(k, "ad.jpg", exact, len);
+	free(exact);
+	const known_counts c = known_answers_total(k);
+	if (c.right + c.wrong + c.unknown != answers || (!*known_answers_first(k)) != (c.right == answers))
+		abort();
+	known_counts sum = {0};
+	const known_tally *t = known_answers_tallies(k, &count);
+	for (size_t i = 0; i < count; i++) {
+		sum.right += t[i].counts.right;
+		sum.wrong += t[i].counts.wrong;
+		sum.unknown += t[i].counts.unknown;
+	}
+	if (sum.right > c.right || sum.wrong > c.wrong || sum.unknown > c.unknown)
+		abort();
+	for (const char *p = known_answers_first(k); *p; p++) /* it may end on a terminal */
+		if (*p < ' ' || *p >= 0x7f)
+			abort();
+}
+
 static void check_known(void)
 {
 	static char answer[1 << 16];
@@ -30,15 +58,13 @@ static void check_known(void)
 		abort();
 	if (!k)
 		return;
-	size_t len = slurp(answer, sizeof answer, "answer.json"), count;
-	char *exact = malloc(len ? len : 1);
-	memcpy(exact, answer, len);
-	known_answers_check(k, "ad.jpg", exact, len);
-	free(exact);
-	const known_counts c = known_answers_total(k);
-	if (c.right + c.wrong + c.unknown != 1 || (!*known_answers_first(k)) != (c.right == 1))
-		abort();
-	known_answers_tallies(k, &count);
+	const size_t len = slurp(answer, sizeof answer, "answer.json");
+	size_t line, answers = 1;
+	check_answer(k, answer, len, answers);
+	for (size_t at = 0; at < len; at += fuzz_line((const uint8_t *)answer + at, len - at, &line)) {
+		fuzz_line((const uint8_t *)answer + at, len - at, &line);
+		check_answer(k, answer + at, line, ++answers);
+	}
 	known_answers_close(&k);
 }
 
