@@ -17,10 +17,10 @@ static void check_image(const request *r, const uint8_t *data, size_t size)
 {
 	static char again[BASE64_ENCODE_RAW_LENGTH(4096) + 1];
 	json_t *root = json_read((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
-	const char *image = json_string_value(json_object_get(root, "image"));
+	const char *base64 = json_string_value(json_object_get(root, "image"));
 	base64_encode_raw(again, r->image_len, r->image);
 	again[BASE64_ENCODE_RAW_LENGTH(r->image_len)] = 0;
-	if (!image || strcmp(image, again) != 0)
+	if (!base64 || strcmp(base64, again) != 0)
 		abort();
 	json_decref(root);
 }
