@@ -25,6 +25,23 @@ static void copy_printable(const char *text, size_t len, char *out, size_t size)
 	out[n] = 0;
 }
 
+bool answer_model(const char *body, size_t len, char *out, size_t size)
+{
+	json_t *root = len ? json_read(body, len, 0, NULL) : NULL;
+	const json_t *model = json_object_get(root, "model");
+	const json_t *from = json_is_object(model) ? model : root;
+	const char *name = json_string_value(json_object_get(from, "name"));
+	const char *version = json_string_value(json_object_get(from, "version"));
+	const bool fits = name && version && strlen(name) + 1 + strlen(version) < size;
+	if (fits) {
+		copy_printable(name, strlen(name), out, size);
+		strcat(out, "/");
+		copy_printable(version, strlen(version), out + strlen(out), size - strlen(out));
+	}
+	json_decref(root);
+	return fits;
+}
+
 void answer_reason(const char *body, size_t len, char *out, size_t size)
 {
 	/* body may be NULL when it is empty */

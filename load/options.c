@@ -84,7 +84,7 @@ static const option_spec SPECS[] = {
     {"Model swaps meanwhile", HEADING},
     {"swap-every", DURATION, AT(swap_every_ns), "T", "ask the server to load a model every T", 0.1, 86400},
     {"swap-path", STRING, AT(swap_path), "PATH", "POSTed to for that (default /v2/repository/models/ad-audit/load)"},
-    {"swap-body", LIST, AT(swap_bodies), "JSON", "its body (default {}); repeated ones take turns"},
+    {"swap-body", LIST, AT(swap_bodies), "JSON", "its body (default {}: back to the server's policy); repeated ones take turns"},
     {"swap-key", STRING, AT(swap_key), "KEY", "administration key (default: WINNOW_ADMIN_KEY in the environment)"},
     {"What is written", HEADING},
     {"json", STRING, AT(json), "FILE", "the report as JSON; - is stdout"},
@@ -118,13 +118,13 @@ void options_print_help(void)
 	      "  winnow-load --ads tests/samples/test --rate 30 --duration 60s --html load.html\n"
 	      "  winnow-load --ads tests/samples/test --rate 30 --target-ms 90 --percentile 99 && echo fast enough\n"
 	      "  winnow-load --ads tests/samples/test --find-max --duration 20s --json max.json\n"
-	      "  winnow-load --ads tests/samples/test --rate 30 --swap-every 5s --expect labels\n"
+	      "  winnow-load --ads tests/samples/test --rate 30 --duration 60s --swap-every 5s \\\n"
+	      "      --swap-body '{\"parameters\":{\"version\":\"1\"}}' --swap-body '{\"parameters\":{\"version\":\"2\"}}'\n"
 	      "  WINNOW_INFERENCE_KEY=… winnow-load --url http://audit.internal:8080 --ads ads/test --format json\n"
 	      "\n"
 	      "Ctrl-C ends a run and reports what was measured so far; a second one ends it at once.\n"
-	      "Exit codes: 0 the target was met, 1 missed, 2 usage, 3 could not run (or the load generator was too "
-	      "slow to tell),\n"
-	      "130 interrupted.\n",
+	      "Exit codes: 0 the target was met; 1 missed, or an answer was not the known one, or a swap failed; 2 usage; 3 could not run\n"
+	      "(or the load generator was too slow to tell); 130 interrupted.\n",
 	      stdout);
 }
 

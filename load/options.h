@@ -7,7 +7,7 @@
 
 #define OPTIONS_MAX_LIST 16
 
-/* 0 the target was met, 1 it was missed, 2 usage, 3 the run could not be made (or not judged), 130 as a shell reports
+/* 0 the target was met, 1 it was missed (or a swap failed, or an answer was wrong), 2 usage, 3 the run could not be made (or not judged), 130 as a shell reports
  * SIGINT. */
 enum { EXIT_MET = 0, EXIT_MISSED = 1, EXIT_USAGE = 2, EXIT_NOT_RUN = 3, EXIT_INTERRUPTED = 130 };
 

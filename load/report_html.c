@@ -226,17 +226,20 @@ static void outcome_table(FILE *f, const report *r)
 
 static void swap_table(FILE *f, const report *r)
 {
-	static const char *const HEADERS[] = {"begun at", "took", "|outcome", "|it said", NULL};
+	static const char *const HEADERS[] = {"begun at", "took", "|outcome", "|answers now", "|it said", NULL};
+	static const char *const EFFECTS[] = {[SWAP_UNKNOWN] = "", [SWAP_CHANGED] = "", [SWAP_NO_CHANGE] = " (no change)"};
 	const swap_log *l = &r->run->swaps;
 	html_section_open(f, "swaps", "Model swaps");
 	html_table_open(f, HEADERS);
 	for (size_t i = 0; i < l->count && i < 100; i++) {
 		const swap_entry *e = &l->entries[i];
-		char at[32];
+		char at[32], now[sizeof e->model + 16];
+		snprintf(now, sizeof now, "%s%s", e->model, EFFECTS[e->effect]);
 		snprintf(at, sizeof at, "%.1f s", (double)(e->begun_ns - r->run->measured_from_ns) / 1e9);
 		html_row_open(f, at);
 		html_cell_number(f, text_ms((double)(e->ended_ns - e->begun_ns) / 1e6));
 		html_cell(f, outcome_name(e->outcome).s);
+		html_cell(f, now);
 		html_cell(f, e->detail);
 		html_row_close(f);
 	}

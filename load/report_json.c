@@ -87,9 +87,13 @@ static json_t *swaps_json(const report *r)
 		put_text(x, "outcome", outcome_name(e->outcome).s);
 		if (e->detail[0])
 			put_text(x, "detail", e->detail);
+		if (e->model[0])
+			put_text(x, "model", e->model);
+		json_object_set_new(x, "changed", e->effect == SWAP_UNKNOWN ? json_null() : json_boolean(e->effect == SWAP_CHANGED));
 		json_array_append_new(list, x);
 	}
 	json_object_set_new(o, "list", list);
+	put_count(o, "changed", swap_log_tally(l).changed);
 	put_count(o, "skipped", l->skipped);
 	json_object_set_new(o, "latency_during_ms", latency_json(&r->stats->during_swaps));
 	json_object_set_new(o, "latency_between_ms", latency_json(&r->stats->between_swaps));

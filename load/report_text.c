@@ -1,8 +1,6 @@
 /* report_text.c: the summary at the end of a run; see report.h. */
 #include "load/report.h"
 
-#include <math.h>
-
 static const char *arrivals_name(const load_options *o)
 {
 	return o->arrivals == ARRIVALS_CONSTANT ? "constant" : "Poisson";
@@ -42,21 +40,19 @@ static void outcomes(FILE *f, const report *r)
 static void swaps(FILE *f, const report *r)
 {
 	const swap_log *l = &r->run->swaps;
-	size_t good = 0;
-	double longest = 0;
-	for (size_t i = 0; i < l->count; i++) {
-		good += outcome_is_ok(l->entries[i].outcome);
-		longest = fmax(longest, (double)(l->entries[i].ended_ns - l->entries[i].begun_ns) / 1e6);
-	}
+	const swap_tally t = swap_log_tally(l);
 	if (!l->count)
 		return;
-	fprintf(f, "swaps       %zu of %zu succeeded, the longest took %s", good, l->count, report_ms(longest).s);
-	for (size_t i = 0; i < l->count; i++)
-		if (!outcome_is_ok(l->entries[i].outcome)) {
-			fprintf(f, "; first refusal: %s %.80s", outcome_name(l->entries[i].outcome).s,
-				l->entries[i].detail);
-			break;
-		}
+	fprintf(f, "swaps       %zu of %zu succeeded, ", t.good, l->count);
+	if (t.changed)
+		fprintf(f, "%zu changed the version that answers", t.changed);
+	else
+		fputs(t.unchanged ? "no change of the version that answers" : "what they changed is not known", f);
+	if (t.changed + t.unchanged && t.changed + t.unchanged < t.good)
+		fprintf(f, " (%zu not known)", t.good - t.changed - t.unchanged);
+	fprintf(f, ", the longest took %s", report_ms(t.longest_ms).s);
+	if (t.bad)
+		fprintf(f, "; first refusal: %s %.80s", outcome_name(t.bad->outcome).s, t.bad->detail);
 	fputs("\n", f);
 	latency_line(f, "  during", &r->stats->during_swaps, "");
 	latency_line(f, "  between", &r->stats->between_swaps, "");

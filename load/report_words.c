@@ -87,18 +87,13 @@ static void __attribute__((format(printf, 2, 3))) remark(remarks *out, const cha
 static void remark_swaps(const report *r, remarks *out)
 {
 	const swap_log *l = &r->run->swaps;
-	size_t good = 0;
-	const swap_entry *bad = NULL;
-	for (size_t i = 0; i < l->count; i++) {
-		good += outcome_is_ok(l->entries[i].outcome);
-		if (!bad && !outcome_is_ok(l->entries[i].outcome))
-			bad = &l->entries[i];
-	}
-	if (bad)
+	const swap_tally t = swap_log_tally(l);
+	if (t.bad)
 		remark(out,
-		       "%zu of %zu swaps were refused or failed (the first: %s): nothing is shown about swaps that did "
-		       "not happen",
-		       l->count - good, l->count, outcome_name(bad->outcome).s);
+		       "%zu of %zu swaps were refused or failed (the first: %s): the run has failed, whatever its times are",
+		       l->count - t.good, l->count, outcome_name(t.bad->outcome).s);
+	else if (t.unchanged && !t.changed)
+		remark(out, "no swap changed the version that answers: nothing is shown about swaps (--swap-body, once for each version)");
 	if (l->skipped)
 		remark(out, "%zu swaps were skipped, for the one before was still under way", l->skipped);
 }

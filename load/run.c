@@ -27,6 +27,7 @@ typedef struct runner {
 	size_t waited_below; /* requests in line with a smaller index were there when no connection was free */
 	waiting *line;       /* ring of [line_room], a power of two; owned */
 	size_t line_first, line_count, line_room;
+	bool model_asked;
 	size_t missed; /* measured requests known to miss the target */
 	wn_error err;  /* from within a callback */
 } runner;
@@ -73,6 +74,17 @@ static uint16_t check_label(const runner *r, const exchange *e, const response *
 	return right ? SAMPLE_LABEL_RIGHT : SAMPLE_LABEL_WRONG;
 }
 
+/* The first answer tells which version answers before any swap; the others are not asked. */
+static void see_model(runner *r, const response *answer)
+{
+	char model[sizeof r->swapper.answers];
+	if (!r->o->swap.every_ns || r->model_asked)
+		return;
+	r->model_asked = true;
+	if (answer_model(answer->body, answer->body_kept, model, sizeof model))
+		swapper_saw(&r->swapper, model);
+}
+
 static void on_done(void *context, const exchange *e, const connection *c, int64_t now_ns)
 {
 	runner *r = context;
@@ -85,6 +97,7 @@ static void on_done(void *context, const exchange *e, const connection *c, int64
 	    .flags = e->waited ? SAMPLE_WAITED : 0,
 	};
 	if (outcome_is_ok(c->result)) {
+		see_model(r, &c->answer);
 		s.flags |= check_label(r, e, &c->answer);
 		if (r->o->known)
 			known_answers_check(r->o->known, r->o->requests->items[e->index % r->o->requests->count].name,

@@ -3,8 +3,27 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "load/answer.h"
+
+/* What the answer names, against what answered before: of the same model, or nothing is known. */
+static void note_model(swapper *s, swap_entry *e)
+{
+	const response *a = &s->connection.answer;
+	if (!answer_model(a->body, a->body_kept, e->model, sizeof e->model))
+		e->model[0] = 0;
+	const size_t name = strcspn(e->model, "/") + 1;
+	if (e->model[0] && strncmp(e->model, s->answers, name) == 0)
+		e->effect = strcmp(e->model, s->answers) == 0 ? SWAP_NO_CHANGE : SWAP_CHANGED;
+	snprintf(s->answers, sizeof s->answers, "%s", e->model);
+}
+
+void swapper_saw(swapper *s, const char *model)
+{
+	if (s->begun == 0)
+		snprintf(s->answers, sizeof s->answers, "%s", model);
+}
 
 static void end_swap(swapper *s)
 {
@@ -17,6 +36,8 @@ static void end_swap(swapper *s)
 		snprintf(e->detail, sizeof e->detail, "%s", s->connection.detail);
 	else if (!outcome_is_ok(e->outcome))
 		answer_reason(a->body, a->body_kept, e->detail, sizeof e->detail);
+	else
+		note_model(s, e);
 	connection_drop(&s->connection); /* the next swap may be minutes away */
 }
 
@@ -30,6 +51,7 @@ wn_code swapper_open(swapper *s, loop *l, const swap_options *o, int64_t start_n
 	s->start_ns = start_ns;
 	s->next_ns = o->every_ns ? start_ns + o->every_ns : LOOP_NEVER;
 	s->begun = 0;
+	s->answers[0] = 0;
 	s->under_way = false;
 	if (!o->every_ns)
 		return WN_OK;
@@ -85,4 +107,38 @@ void swapper_tick(swapper *s, int64_t now_ns, bool no_more)
 int64_t swapper_next(const swapper *s)
 {
 	return s->under_way && s->timeout_at_ns < s->next_ns ? s->timeout_at_ns : s->next_ns;
+}
+
+swap_tally swap_log_tally(const swap_log *l)
+{
+	swap_tally t = {0};
+	for (size_t i = 0; i < l->count; i++) {
+		const swap_entry *e = &l->entries[i];
+		const double ms = (double)(e->ended_ns - e->begun_ns) / 1e6;
+		const bool good = outcome_is_ok(e->outcome);
+		t.good += good;
+		t.changed += e->effect == SWAP_CHANGED;
+		t.unchanged += e->effect == SWAP_NO_CHANGE;
+		t.longest_ms = ms > t.longest_ms ? ms : t.longest_ms;
+		if (!good && !t.bad)
+			t.bad = e;
+	}
+	return t;
+}
+
+swap_tally swap_log_tally(const swap_log *l)
+{
+	swap_tally t = {0};
+	for (size_t i = 0; i < l->count; i++) {
+		const swap_entry *e = &l->entries[i];
+		const double ms = (double)(e->ended_ns - e->begun_ns) / 1e6;
+		const bool good = outcome_is_ok(e->outcome);
+		t.good += good;
+		t.changed += e->effect == SWAP_CHANGED;
+		t.unchanged += e->effect == SWAP_NO_CHANGE;
+		t.longest_ms = ms > t.longest_ms ? ms : t.longest_ms;
+		if (!good && !t.bad)
+			t.bad = e;
+	}
+	return t;
 }

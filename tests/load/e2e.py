@@ -510,7 +510,7 @@ def test_swaps_take_turns_and_refusals_are_told():
     html = os.path.join(WORK, "swaps.html")
     with Stub(behave) as stub:
         report = run(stub, "--rate", "50", "--duration", "3s", "--warmup", "0", "--swap-every", "500ms", "--swap-path", "/v2/repository/models/m/load",
-                     "--swap-body", '{"v":1}', "--swap-body", '{"v":2}', "--html", html, *GENEROUS)
+                     "--swap-body", '{"v":1}', "--swap-body", '{"v":2}', "--html", html, *GENEROUS, code=1)
     swaps = report["run"]["swaps"]
     same([s["outcome"] for s in swaps["list"]], ["200", "404"] * 2 + ["200"], "outcomes")
     same([b for _, b in seen], ['{"v":1}', '{"v":2}'] * 2 + ['{"v":1}'], "bodies")
@@ -521,6 +521,36 @@ def test_swaps_take_turns_and_refusals_are_told():
     check(during > 20 and between > 20 and during + between == report["run"]["requests"]["ok"], (during, between))
     check("2 of 5 swaps were refused or failed" in report["stdout"], report["stdout"])
     check("404 no such model" in report["stdout"], report["stdout"])
+    same(({s["changed"] for s in swaps["list"]}, swaps["changed"]), ({None}, 0), "what is not known")
+    check("3 of 5 succeeded, what they changed is not known" in report["stdout"], report["stdout"])
+
+
+def test_swaps_that_change_nothing_are_told():
+    """A server with versions 1 and 2 of a model; 2 answers at first, and whatever names no version leads back to it."""
+    now = ["2"]
+
+    def behave(stub, sock, request):
+        if request.path == "/v1/audit":
+            return sock.sendall(answer(body=json.dumps({"label": "x", "model": {"name": "m", "version": now[0]}}).encode()))
+        now[0] = json.loads(request.body).get("parameters", {}).get("version", "2")
+        sock.sendall(answer(body=json.dumps({"name": "m", "version": now[0], "state": "READY"}).encode()))
+
+    def swapped(*bodies):
+        now[0] = "2"
+        with Stub(behave) as stub:
+            return run(stub, "--rate", "50", "--arrivals", "constant", "--duration", "1s", "--warmup", "0", "--swap-every", "300ms", "--html",
+                       os.path.join(WORK, "swaps.html"), *[x for b in bodies for x in ("--swap-body", b)], *GENEROUS)
+    report = swapped()
+    same([(s["model"], s["changed"]) for s in report["run"]["swaps"]["list"]], [("m/2", False)] * 3, "back to the policy, again and again")
+    check("3 of 3 succeeded, no change of the version that answers" in report["stdout"], report["stdout"])
+    check("no swap changed the version that answers" in report["stdout"], report["stdout"])
+    with open(os.path.join(WORK, "swaps.html"), encoding="utf-8") as f:
+        check("m/2 (no change)" in f.read(), "the page")
+    report = swapped('{"parameters":{"version":"2"}}', '{"parameters":{"version":"1"}}')
+    same([(s["model"], s["changed"]) for s in report["run"]["swaps"]["list"]], [("m/2", False), ("m/1", True), ("m/2", True)], "taking turns")
+    same(report["run"]["swaps"]["changed"], 2, "changed")
+    check("3 of 3 succeeded, 2 changed the version that answers, the longest" in report["stdout"], report["stdout"])
+    check("no swap changed" not in report["stdout"], report["stdout"])
 
 
 def test_same_seed_same_requests():

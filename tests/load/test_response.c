@@ -222,7 +222,9 @@ static void labels_and_reasons_of_bodies(void **state)
 			  list[] = "[\"label\"]", cut[] = "{\"label\":\"gam",
 			  many[] = "{\"label\":\"0123456789abcdef\"}",
 			  problem[] = "{\"title\":\"x\",\"detail\":\"the \\u001bqueue\"}",
-			  open[] = "{\"error\":\"no model\"}";
+			  open[] = "{\"error\":\"no model\"}",
+			  audit[] = "{\"label\":\"x\",\"model\":{\"name\":\"m\",\"version\":\"3\"}}",
+			  loaded[] = "{\"name\":\"m\",\"version\":\"\\u001b2\",\"state\":\"READY\"}";
 	assert_true(answer_label(good, sizeof good - 1, out, sizeof out));
 	assert_string_equal(out, "gambling");
 	assert_false(answer_label(number, sizeof number - 1, out, sizeof out));
@@ -230,6 +232,14 @@ static void labels_and_reasons_of_bodies(void **state)
 	assert_false(answer_label(cut, sizeof cut - 1, out, sizeof out));
 	assert_false(answer_label(many, sizeof many - 1, out, sizeof out));
 	assert_false(answer_label(NULL, 0, out, sizeof out));
+	assert_true(answer_model(audit, sizeof audit - 1, out, sizeof out));
+	assert_string_equal(out, "m/3");
+	assert_true(answer_model(loaded, sizeof loaded - 1, out, sizeof out));
+	assert_string_equal(out, "m/?2");
+	assert_false(answer_model(loaded, sizeof loaded - 1, out, 4));
+	assert_false(answer_model(number, sizeof number - 1, out, sizeof out));
+	assert_false(answer_model(list, sizeof list - 1, out, sizeof out));
+	assert_false(answer_model(NULL, 0, out, sizeof out));
 	answer_reason(problem, sizeof problem - 1, out, sizeof out);
 	assert_string_equal(out, "the ?queue");
 	answer_reason(open, sizeof open - 1, out, sizeof out);
