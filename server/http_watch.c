@@ -8,6 +8,7 @@
 #include "server/http_internal.h"
 
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,14 @@ bool connection_give_up(connection *c, phase from, const char *why, int64_t wait
 	return true;
 }
 
+/* Its client has, amid a request (a TLS alert may still be unread). The library, which waits for edges, does not see an end
+ * that came together with the last bytes. */
+static bool has_left(const connection *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+	return poll(&p, 1, 0) > 0;
+}
+
 static void check_connection(connection *c, int64_t now)
 {
 	const server_config *config = c->http->opt.config;
@@ -78,6 +87,8 @@ static void check_connection(connection *c, int64_t now)
 	case PHASE_RECEIVING:
 		if (waited > config->receive_timeout_ns)
 			connection_give_up(c, PHASE_RECEIVING, "", config->receive_timeout_ns);
+		else if (waited > WATCH_INTERVAL_NS && has_left(c))
+			shutdown(c->fd, SHUT_RDWR); /* an edge */
 		break;
 	default:
 		break;

@@ -302,33 +302,49 @@ def told(server):
 
 
 def test_whoever_holds_connections_keeps_nobody_out():
-    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=8") as server, Crowd(server, 30) as crowd:
-        wait_for(lambda: crowd.returned > 60, what="all of them closed, twice")
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=8") as server, Crowd(server, 20) as crowd:
+        wait_for(lambda: crowd.returned > 40, what="as many closed as there are, twice")
         for _ in range(8):
             same(server.ask("GET", "/v2/health/live")[0], 200, "live")
         for _ in range(2):
             same(server.ask_audit()[0], 200, "an audit")
         before = crowd.returned
-        wait_for(lambda: crowd.returned > before + 30, what="it goes on")
+        wait_for(lambda: crowd.returned > before + 20, what="it goes on")
         same(told(server), 1, "lines in the log")
 
 
 def test_what_is_worked_on_is_not_cut_off():
     head, body = audit_bytes(good_image(), "x", ("Connection: close",))
-    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=48", "inference.queue_capacity=64",
-                        model_dir=os.path.join(RUN.work, "slow")) as server:
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=48", "inference.queue_capacity=64", "decode.timeout=1h") as server:
+        helpers = children(server.pid)
+        if not helpers:
+            return log("     images are decoded in a thread, which cannot be stopped: not tried")
+        for pid in helpers:
+            os.kill(pid, signal.SIGSTOP)
         audits = [server.connect() for _ in range(40)]
         for s in audits:
             s.sendall(head + body)
-        wait_for(lambda: server.metrics()["winnow_requests_in_flight"] >= 30, what="audits in flight")
         with Crowd(server, 30) as crowd:
-            wait_for(lambda: crowd.returned > 20, what="room made")
-            check(server.metrics()["winnow_requests_in_flight"] > 0, "they were done too soon: nothing was tried")
+            wait_for(lambda: crowd.returned > 30, what="room made")
+            for pid in helpers:
+                os.kill(pid, signal.SIGCONT)
             for s in audits:
                 answer = http.client.HTTPResponse(s)
                 answer.begin()
                 same(answer.status, 200, answer.read())
                 s.close()
+
+
+def test_who_leaves_amid_a_body_is_noticed():
+    with TroubledServer(*GENEROUS, *FOREVER) as server:
+        for _ in range(20):
+            s = server.connect()
+            s.sendall(BEGINNINGS[2] + b"some of it")
+            s.close()  # its end is there before anybody has read the beginning
+        def left():
+            return sum(line["reason"] == "client_closed" for line in server.access_log())
+        wait_for(lambda: left() == 20, what="clients that left")
+        same(server.settled_metrics()["winnow_connections"], 1, "connections")
 
 
 def is_open(c):
@@ -541,7 +557,6 @@ def test_metrics_text_is_valid():
 
 def prepare():
     make_tiny_model.make(os.path.join(RUN.work, "registry", "tiny", "2"), 0)
-    make_tiny_model.make(os.path.join(RUN.work, "slow"), seed=5, wide=16, name="slow")
 
 
 if __name__ == "__main__":
