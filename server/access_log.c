@@ -288,7 +288,8 @@ char *access_log_line(const request *r)
 		put(&m, "cached", json_true());
 	if (r->served_name[0]) {
 		put(&m, "model", safe_string(r->served_name));
-		put(&m, "version", safe_string(r->served_version));
+		if (r->served_version[0])
+			put(&m, "version", safe_string(r->served_version));
 	}
 	char *text = m.whole ? json_dumps(m.object, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7)) : NULL;
 	json_decref(m.object);

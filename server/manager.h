@@ -7,10 +7,11 @@
  *   HTTP thread: manager_submit -> manager thread: scan, load, swap -> command.done()
  *
  * A model's policy says which versions are wanted (policy.h). A command overrules it: loading a version by number holds
- * the model there, which is how one rolls back; loading without a number gives the model back to its policy. A failure
- * changes nothing that is served.
+ * the model there, which is how one rolls back; loading without a number gives the model back to its policy. What is asked for is
+ * loaded before anything else is touched, so a failure changes nothing that is served, on trial or held. The policy has not failed
+ * while it has a version that suits it: then the command is carried out, and tells which better one could not be loaded.
  *
- * A trial (trial.h) puts a version beside the one that answers. While it runs the model is held; loading the candidate
+ * A trial (trial.h) puts a version beside the one that answers. While it runs, and after it, the model is held; loading the candidate
  * by number promotes it, unloading it takes it back, and the configured rules may do either by themselves. */
 #ifndef WINNOW_SERVER_MANAGER_H
 #define WINNOW_SERVER_MANAGER_H
@@ -59,7 +60,7 @@ typedef struct model_command {
 	void (*done)(struct model_command *c);
 	void *cls;
 	reason outcome; /* REASON_OK, _UNKNOWN_MODEL, _LOAD_FAILED, _DRAINING */
-	char detail[480];
+	char detail[480]; /* UTF-8: why not; with REASON_OK "", or what did not go as it should have */
 	int answers; /* the version that answers now, 0: none */
 	struct model_command *next;
 } model_command;

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "model/pretokenize.h"
 #include "server/log.h"
 
 static void finish(model_command *c, reason outcome, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -19,6 +20,7 @@ static void finish(model_command *c, reason outcome, const char *fmt, ...)
 	c->outcome = outcome;
 	vsnprintf(c->detail, sizeof c->detail, fmt, ap);
 	va_end(ap);
+	utf8_repair(c->detail);
 }
 
 static void finish_failed(manager *m, model_command *c, const wn_error *err)
@@ -37,7 +39,7 @@ static void start_trial(manager *m, model_entry *e, model_command *c)
 		finish_failed(m, c, &err);
 }
 
-/* A version by number: held from now on. */
+/* A version by number: held from now on. It is loaded before anything else is touched. */
 static void load_held(manager *m, model_entry *e, model_command *c)
 {
 	version_entry *v = versions_find(e, c->version);
@@ -46,46 +48,94 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry", e->name, c->version);
 		return;
 	}
-	const bool current = manager_is_current(m, e, v);
-	if (e->candidate) {
-		manager_end_trial(m, e, current && c->version == e->candidate, "by command");
-		v = versions_find(e, c->version);
-	}
-	const bool was_wanted = e->wanted;
-	const int was_held = e->held;
-	pthread_mutex_lock(&m->lock);
-	e->wanted = true;
-	e->held = c->version;
-	pthread_mutex_unlock(&m->lock);
-	if (current && v->loaded) {
-		manager_update_primary(m, e);
-	} else if (manager_load_version(m, e, c->version, &err) != WN_OK) {
-		pthread_mutex_lock(&m->lock);
-		e->wanted = was_wanted;
-		e->held = was_held;
-		pthread_mutex_unlock(&m->lock);
+	const bool current = v->loaded && manager_is_current(m, e, v);
+	if (!current && manager_load_version(m, e, c->version, &err) != WN_OK) {
 		finish_failed(m, c, &err);
+		return;
 	}
+	pthread_mutex_lock(&m->lock);
+	for (size_t i = 0; i < e->count && !e->wanted; i++) /* with the model, what its policy lists comes back */
+		e->versions[i].unloaded = false;
+	e->wanted = true;
+	version_set_reason(v, "");
+	pthread_mutex_unlock(&m->lock);
+	manager_hold(m, e, c->version, "command");
+	if (e->candidate)
+		manager_end_trial(m, e, current && c->version == e->candidate, "by command");
+	manager_update_primary(m, e);
+}
+
+/* Nothing that the policy wants could be loaded: it is as it was. */
+static void stay_held(manager *m, model_entry *e, const model_entry *before)
+{
+	pthread_mutex_lock(&m->lock);
+	e->wanted = before->wanted;
+	e->held = before->held;
+	pthread_mutex_unlock(&m->lock);
+	manager_update_primary(m, e);
+}
+
+/* The policy has what it wants, or the next best: a trial ends, and with it what held the model. */
+static void give_back(manager *m, model_entry *e, int held)
+{
+	if (e->candidate) {
+		model_entry without = *e;
+		without.candidate = 0;
+		manager_end_trial(m, e, versions_primary(&without) == e->candidate, "by command");
+	}
+	if (held)
+		log_info("model %s: given back to its policy", e->name);
+	manager_update_primary(m, e);
 }
 
 /* No number: the policy decides again, and what failed gets another chance. */
 static void load_by_policy(manager *m, model_entry *e, model_command *c)
 {
 	wn_error err = {0};
-	if (e->candidate)
-		manager_end_trial(m, e, false, "by command");
+	const model_entry before = *e;
 	pthread_mutex_lock(&m->lock);
 	e->wanted = true;
 	e->held = 0;
 	for (size_t i = 0; i < e->count; i++)
-		e->versions[i].failed = false;
+		version_give_another_chance(&e->versions[i]);
 	pthread_mutex_unlock(&m->lock);
 	(void)manager_reconcile(m, e, true, &err);
-	if (err.code != WN_OK)
+	const bool changed = before.held || before.candidate || !before.wanted || e->primary != before.primary;
+	if (!versions_satisfy_policy(e) || err.code == WN_CANCELLED) {
+		stay_held(m, e, &before);
+		if (err.code != WN_OK)
+			finish_failed(m, c, &err);
+		else
+			finish(c, REASON_UNKNOWN_MODEL,
+			       "model \"%s\" has no version in the registry that its policy wants", e->name);
+		return;
+	}
+	give_back(m, e, before.held);
+	if (err.code != WN_OK && changed)
+		finish(c, REASON_OK, "%s", manager_for_clients(m, err.message));
+	else if (err.code != WN_OK)
 		finish_failed(m, c, &err);
-	else if (!e->primary)
-		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version in the registry that its policy wants",
-		       e->name);
+}
+
+/* Lets go of v, NULL: of all. */
+static void drop(manager *m, model_entry *e, version_entry *v)
+{
+	char version[MODEL_VERSION_SIZE] = "";
+	if (v)
+		snprintf(version, sizeof version, "%d", v->number);
+	registry_drop(m->opt.registry, e->name, version);
+	pthread_mutex_lock(&m->lock);
+	for (size_t i = 0; i < e->count; i++)
+		if (e->versions[i].loaded && (!v || v == &e->versions[i])) {
+			e->versions[i].loaded = false;
+			e->versions[i].unloaded = true; /* a list would bring it back at once */
+		}
+	if (!v) {
+		e->wanted = false;
+		e->held = e->primary = 0;
+	}
+	pthread_mutex_unlock(&m->lock);
+	log_info("model %s%s%s: unloaded by command", e->name, v ? " version " : "", version);
 }
 
 static void unload(manager *m, model_entry *e, model_command *c)
@@ -101,28 +151,13 @@ static void unload(manager *m, model_entry *e, model_command *c)
 		       c->version);
 		return;
 	}
-	if (e->candidate && (!v || v->number == e->candidate)) {
+	const bool on_trial = v && v->number == e->candidate;
+	if (e->candidate && (!v || on_trial))
 		manager_end_trial(m, e, false, "by command");
-		if (v)
-			return;
-	}
-	char version[MODEL_VERSION_SIZE] = "";
-	if (v)
-		snprintf(version, sizeof version, "%d", c->version);
-	registry_drop(m->opt.registry, e->name, version);
-	pthread_mutex_lock(&m->lock);
-	for (size_t i = 0; i < e->count; i++)
-		if (e->versions[i].loaded && (!v || v == &e->versions[i])) {
-			e->versions[i].loaded = false;
-			e->versions[i].failed = v != NULL; /* a list would bring it back at once */
-			version_set_reason(&e->versions[i], "unloaded by command");
-		}
-	if (!v) {
-		e->wanted = false;
-		e->held = e->primary = 0;
-	}
-	pthread_mutex_unlock(&m->lock);
-	log_info("model %s%s%s: unloaded by command", e->name, v ? " version " : "", version);
+	if (on_trial)
+		manager_update_primary(m, e);
+	else
+		drop(m, e, v);
 }
 
 static void execute(manager *m, model_command *c)

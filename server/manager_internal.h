@@ -47,10 +47,14 @@ wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err)
 
 /* manager_load.c */
 wn_code manager_load_directory(manager *m, wn_error *err); /* model.dir, which then answers */
+/* Into memory and the registry, where it answers those who name it: manager_update_primary keeps it there when the table says so.
+ * A failure changes nothing but what is known of that version. */
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err);
 /* Whether v is loaded, from the files on disk now. */
 bool manager_is_current(manager *m, const model_entry *e, const version_entry *v);
 void manager_update_primary(manager *m, model_entry *e); /* by versions_primary; drops what need not stay */
+/* The model stays at a version, as `by` wants it (a string that lives for ever), until it is given back to its policy. */
+void manager_hold(manager *m, model_entry *e, int number, const char *by);
 /* Loads what the policy wants, one after the other. Returns when to look again, 0: when something changes. *first gets
  * the first failure. */
 int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *first);
@@ -61,7 +65,8 @@ bool manager_execute_commands(manager *m);
 
 /* manager_trial.c: `number` beside the version that answers, which is held meanwhile. */
 wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode mode, int percent, wn_error *err);
-/* The candidate becomes the one that answers, or goes. */
+/* In the table and the registry; what becomes of the candidate then, manager_update_primary finds there. promote: how it is counted
+ * and told. */
 void manager_end_trial(manager *m, model_entry *e, bool promote, const char *why);
 void manager_judge_trial(manager *m, model_entry *e);
 /* Those of the configuration. One that cannot be started is logged, and no reason not to serve. */

@@ -9,6 +9,8 @@
 #include "server/manager_internal.h"
 
 #include <malloc.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "server/log.h"
@@ -123,6 +125,17 @@ void manager_update_primary(manager *m, model_entry *e)
 	drop_unwanted(m, e);
 }
 
+void manager_hold(manager *m, model_entry *e, int number, const char *by)
+{
+	if (number == e->held && strcmp(by, e->held_by) == 0)
+		return;
+	pthread_mutex_lock(&m->lock);
+	e->held = number;
+	e->held_by = by;
+	pthread_mutex_unlock(&m->lock);
+	log_info("model %s: held at version %d by %s", e->name, number, by);
+}
+
 static bool run_on(void *cls, int instance, void (*fn)(void *arg), void *arg)
 {
 	manager *m = cls;
@@ -165,6 +178,20 @@ wn_code manager_load_directory(manager *m, wn_error *err)
 	return bring_in(m, NULL, 0, &size, &step, err);
 }
 
+/* The start tells of its failures itself. */
+static void log_failure(const manager *m, const model_entry *e, int number, load_step step, const char *why)
+{
+	char then[64] = "";
+	int64_t ignored;
+	const int next = versions_next(e, monotonic_ns(), true, &ignored);
+	if (next)
+		snprintf(then, sizeof then, "; version %d is tried next", next);
+	else if (e->primary)
+		snprintf(then, sizeof then, "; version %d stays", e->primary);
+	if (m->running)
+		log_error("model %s version %d: %s: %s%s", e->name, number, load_step_name(step), why, then);
+}
+
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
 {
 	load_step step = LOAD_OPEN;
@@ -182,28 +209,26 @@ wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *e
 	pthread_mutex_lock(&m->lock);
 	v->loading = false;
 	v->loaded |= code == WN_OK;
+	version_give_another_chance(v);
 	v->failed = code != WN_OK && code != WN_CANCELLED;
 	version_set_reason(v, code == WN_OK ? "" : manager_for_clients(m, local.message));
 	e->failures[step] += v->failed;
 	pthread_mutex_unlock(&m->lock);
-	if (code == WN_OK) {
-		manager_update_primary(m, e);
-		return WN_OK;
-	}
-	if (m->running && e->primary)
-		log_error("model %s version %d: %s: %s; version %d stays", e->name, number, load_step_name(step),
-			  local.message, e->primary);
-	else if (m->running)
-		log_error("model %s version %d: %s: %s", e->name, number, load_step_name(step), local.message);
-	return wn_fail(err, code, "%s", local.message);
+	if (v->failed)
+		log_failure(m, e, number, step, local.message);
+	return code == WN_OK ? WN_OK : wn_fail(err, code, "%s", local.message);
 }
 
 int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *first)
 {
 	int64_t again = 0;
-	for (int number; (number = versions_next(e, monotonic_ns(), at_once, &again)) != 0;)
-		if (manager_load_version(m, e, number, first) == WN_CANCELLED)
+	for (int number; (number = versions_next(e, monotonic_ns(), at_once, &again)) != 0;) {
+		const wn_code code = manager_load_version(m, e, number, first);
+		if (code == WN_CANCELLED)
 			return 0;
+		if (code == WN_OK)
+			manager_update_primary(m, e);
+	}
 	if (e->wanted && versions_primary(e) != e->primary)
 		manager_update_primary(m, e);
 	drop_unwanted(m, e);

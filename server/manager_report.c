@@ -2,6 +2,7 @@
  * held while the table is read. */
 #include "server/manager_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,10 +17,12 @@ static const char *state_of(const version_entry *v)
 	return v->loaded ? "READY" : v->loading ? "LOADING" : "UNAVAILABLE";
 }
 
-static const char *reason_of(const model_entry *e, const version_entry *v)
+static const char *reason_of(const model_entry *e, const version_entry *v, char text[160])
 {
 	if (v->reason[0] || v->loading)
 		return v->reason;
+	if (v->unloaded)
+		return "unloaded by command";
 	if (v->loaded && v->number == e->candidate)
 		return "on trial beside the version that answers";
 	if (v->loaded)
@@ -29,6 +32,10 @@ static const char *reason_of(const model_entry *e, const version_entry *v)
 	int64_t again;
 	if (versions_next(e, 0, true, &again) == v->number)
 		return "about to be loaded";
+	snprintf(text, 160, "the model is held at version %d by %s: a load without a version gives it back to its policy",
+		 e->held, e->held_by);
+	if (e->held && e->policy.count == 0)
+		return text;
 	return e->wanted ? "not wanted by the version policy" : "not loaded";
 }
 
@@ -46,12 +53,12 @@ json_t *manager_index(manager *m, bool ready_only)
 	pthread_mutex_lock(&m->lock);
 	for (int i = 0; i < m->count; i++)
 		for (size_t v = 0; v < m->models[i]->count; v++) {
-			char version[MODEL_VERSION_SIZE];
+			char version[MODEL_VERSION_SIZE], text[160];
 			const version_entry *entry = &m->models[i]->versions[v];
 			snprintf(version, sizeof version, "%d", entry->number);
 			if (entry->loaded || !ready_only)
 				whole &= append(list, m->models[i]->name, version, state_of(entry),
-						reason_of(m->models[i], entry));
+						reason_of(m->models[i], entry, text));
 		}
 	pthread_mutex_unlock(&m->lock);
 	served_model *loaded[REGISTRY_MAX_LOADED];
@@ -89,6 +96,15 @@ static void put_loaded(FILE *f, registry *r)
 			(unsigned long long)loaded[i]->bytes);
 		registry_release(&loaded[i]);
 	}
+}
+
+static void put_held(FILE *f, const manager *m)
+{
+	head(f, "winnow_model_held", "gauge", "1: the version that a command or a trial holds the model at.");
+	for (int i = 0; i < m->count; i++)
+		if (m->models[i]->held)
+			fprintf(f, "winnow_model_held{name=\"%s\",version=\"%d\"} 1\n", m->models[i]->name,
+				m->models[i]->held);
 }
 
 /* A sample's name and labels; key may be NULL. */
@@ -165,6 +181,7 @@ void manager_metrics(manager *m, FILE *f)
 	head(f, "winnow_models_memory_budget_bytes", "gauge", "model.memory_budget; 0 is no limit.");
 	fprintf(f, "winnow_models_memory_budget_bytes %llu\n", (unsigned long long)m->opt.config->memory_budget);
 	pthread_mutex_lock(&m->lock);
+	put_held(f, m);
 	head(f, "winnow_model_swaps_total", "counter",
 	     "Times that another version took over, or should have and did not.");
 	for (int i = 0; i < m->count; i++) {

@@ -1,7 +1,7 @@
 /* manager_trial.c: a candidate comes beside the version that answers, and takes over or goes. The manager's thread. */
 #include "server/manager_internal.h"
 
-#include <string.h>
+#include <stdio.h>
 
 #include "server/log.h"
 
@@ -10,21 +10,20 @@ static void changed(void *cls) { watch_wake(((manager *)cls)->watch); }
 
 void manager_end_trial(manager *m, model_entry *e, bool promote, const char *why)
 {
+	char told[200];
 	const int candidate = e->candidate;
 	registry_set_trial(m->opt.registry, e->name, "", NULL);
 	pthread_mutex_lock(&m->lock);
 	e->candidate = 0;
 	e->promoted += promote;
 	e->rolled_back += !promote;
-	if (promote)
-		e->held = candidate;
 	version_entry *v = versions_find(e, candidate);
+	snprintf(told, sizeof told, "tried and taken back: %s", why);
 	if (v && !promote)
-		snprintf(v->reason, sizeof v->reason, "tried and taken back: %s", why);
+		version_set_reason(v, told);
 	pthread_mutex_unlock(&m->lock);
 	log_info("model %s version %d: trial ended, %s: %s", e->name, candidate, promote ? "promoted" : "taken back",
 		 why);
-	manager_update_primary(m, e);
 }
 
 void manager_judge_trial(manager *m, model_entry *e)
@@ -34,21 +33,31 @@ void manager_judge_trial(manager *m, model_entry *e)
 		return;
 	trial_summary s = trial_read(e->trial);
 	trial_verdict v = trial_judge(&s, m->opt.config, why);
-	if (v != TRIAL_GOES_ON)
-		manager_end_trial(m, e, v == TRIAL_PROMOTE, why);
+	if (v == TRIAL_GOES_ON)
+		return;
+	if (v == TRIAL_PROMOTE)
+		manager_hold(m, e, e->candidate, "a trial");
+	manager_end_trial(m, e, v == TRIAL_PROMOTE, why);
+	manager_update_primary(m, e);
 }
 
-static void set_candidate(manager *m, model_entry *e, int number, int held)
+/* A loaded version, whose trial's reference passes to the table. */
+static void set_candidate(manager *m, model_entry *e, int number, trial *t)
 {
+	char version[MODEL_VERSION_SIZE];
+	snprintf(version, sizeof version, "%d", number);
+	trial_retain(t);
+	registry_set_trial(m->opt.registry, e->name, version, t);
 	pthread_mutex_lock(&m->lock);
-	e->candidate = number;
-	e->held = held;
+	trial_release(&e->trial);
+	e->trial = t;
+	e->trial_number = e->candidate = number;
+	version_set_reason(versions_find(e, number), "");
 	pthread_mutex_unlock(&m->lock);
 }
 
 wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode mode, int percent, wn_error *err)
 {
-	char version[MODEL_VERSION_SIZE];
 	trial *t;
 	const version_entry *v = versions_find(e, number);
 	if (!v)
@@ -60,26 +69,19 @@ wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode m
 	wn_code code = trial_open(&t, mode, percent, changed, m, err);
 	if (code != WN_OK)
 		return code;
-	if (e->candidate && (e->candidate != number || !manager_is_current(m, e, v)))
-		manager_end_trial(m, e, false, "another trial was started");
-	const int was_held = e->held;
-	set_candidate(m, e, number, e->primary); /* before the load: what is loaded and wanted by nobody is let go of */
-	if (!manager_is_current(m, e, v) && (code = manager_load_version(m, e, number, err)) != WN_OK) {
-		set_candidate(m, e, 0, was_held);
+	const bool current = manager_is_current(m, e, v);
+	if (!current && (code = manager_load_version(m, e, number, err)) != WN_OK) {
 		trial_release(&t);
 		return code;
 	}
-	snprintf(version, sizeof version, "%d", number);
-	trial_retain(t);
-	registry_set_trial(m->opt.registry, e->name, version, t);
-	pthread_mutex_lock(&m->lock);
-	trial_release(&e->trial);
-	e->trial = t;
-	e->trial_number = number;
-	pthread_mutex_unlock(&m->lock);
-	if (m->running)
-		log_info("model %s version %d: on trial beside version %d, %s of %d percent", e->name, number,
-			 e->primary, trial_mode_name(mode), percent);
+	if (e->candidate && (e->candidate != number || !current))
+		manager_end_trial(m, e, false, "another trial was started");
+	if (e->held != e->primary)
+		manager_hold(m, e, e->primary, "a trial");
+	set_candidate(m, e, number, t);
+	log_info("model %s version %d: on trial beside version %d, %s of %d percent", e->name, number, e->primary,
+		 trial_mode_name(mode), percent);
+	manager_update_primary(m, e); /* which lets go of another candidate */
 	return WN_OK;
 }
 

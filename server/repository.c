@@ -1,6 +1,7 @@
 /* repository.c: see repository.h. */
 #include "server/repository.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/json_read.h"
@@ -87,6 +88,9 @@ reason repository_parse_command(request *r, model_command *c)
 			request_fail(r, REASON_BAD_FIELD, "parameters: expected an object");
 	}
 	json_object_foreach(parameters, key, v) parse_parameter(r, c, key, v);
+	snprintf(r->served_name, sizeof r->served_name, "%s", c->name);
+	if (c->version)
+		snprintf(r->served_version, sizeof r->served_version, "%d", c->version);
 	if (c->percent && !c->version)
 		request_fail(r, REASON_MISSING_FIELD, "parameters.version is missing: which version is to be tried?");
 	if (json_object_get(parameters, "mode") && !c->percent)
@@ -101,7 +105,11 @@ char *repository_answer_command(const model_command *c)
 {
 	char version[MODEL_VERSION_SIZE];
 	snprintf(version, sizeof version, "%d", c->answers);
-	return answer_dump(c->answers
-			       ? json_pack("{s:s, s:s, s:s}", "name", c->name, "version", version, "state", "READY")
-			       : json_pack("{s:s, s:s}", "name", c->name, "state", "UNAVAILABLE"));
+	json_t *o = c->answers ? json_pack("{s:s, s:s, s:s}", "name", c->name, "version", version, "state", "READY")
+			       : json_pack("{s:s, s:s}", "name", c->name, "state", "UNAVAILABLE");
+	if (o && *c->detail && json_object_set_new(o, "warning", json_string(c->detail)) != 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	return answer_dump(o);
 }

@@ -4,7 +4,7 @@
  *   POST /v2/repository/models/NAME/load      {"parameters": {"version": "3"}}, or nothing
  *   POST /v2/repository/models/NAME/unload    the same
  *
- * Parsing fills the request's outcome when it fails. Unknown members are refused: a misspelt parameter must not load
+ * Parsing fills the request's outcome when it fails, and what the access log tells of a command. Unknown members are refused: a misspelt parameter must not load
  * something else. Answers are malloc'ed JSON, NULL on no memory. */
 #ifndef WINNOW_SERVER_REPOSITORY_H
 #define WINNOW_SERVER_REPOSITORY_H
@@ -15,7 +15,7 @@
 #define REPOSITORY_MAX_BODY 65536 /* bytes */
 
 reason repository_parse_index(request *r, bool *ready_only);
-/* Everything of *c but kind, name, done and cls. load takes "percent" (1 to 100) and "mode" ("canary", "shadow") too: a
+/* Everything of *c but kind, name, done and cls, which are set. load takes "percent" (1 to 100) and "mode" ("canary", "shadow") too: a
  * trial instead of a takeover. */
 reason repository_parse_command(request *r, model_command *c);
 

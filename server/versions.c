@@ -55,10 +55,15 @@ version_entry *versions_seen(model_entry *e, int number, const disk_state *disk,
 	if (is_new || v->disk.fingerprint != disk->fingerprint) {
 		v->disk = *disk;
 		v->seen_ns = now_ns;
-		v->failed = false;
 		v->reason[0] = 0;
+		version_give_another_chance(v);
 	}
 	return v;
+}
+
+void version_give_another_chance(version_entry *v)
+{
+	v->failed = v->unloaded = false;
 }
 
 void versions_forget_gone(model_entry *e)
@@ -73,7 +78,7 @@ void versions_forget_gone(model_entry *e)
 /* Whether v can be tried; when only time is missing, *again_ns is set. */
 static bool may_try(const version_entry *v, int64_t now_ns, bool at_once, int64_t *again_ns)
 {
-	if (!v->on_disk || v->loaded || v->failed || !v->disk.has_manifest)
+	if (!v->on_disk || v->loaded || v->unloaded || v->failed || !v->disk.has_manifest)
 		return false;
 	int64_t settled = v->seen_ns + VERSION_SETTLE_NS;
 	if (at_once || now_ns >= settled)
@@ -120,6 +125,14 @@ int versions_primary(const model_entry *e)
 	}
 	/* A version chosen by command stays until the policy's own is there. */
 	return best ? best : e->primary;
+}
+
+bool versions_satisfy_policy(const model_entry *e)
+{
+	for (size_t i = 0; i < e->count; i++)
+		if (e->versions[i].loaded && (e->policy.count == 0 || policy_lists(&e->policy, e->versions[i].number)))
+			return true;
+	return false;
 }
 
 bool versions_stay(const model_entry *e, int number)

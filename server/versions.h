@@ -21,6 +21,7 @@ typedef struct version_entry {
 	bool on_disk, loaded, loading;
 	disk_state disk;
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
+	bool unloaded;    /* by command: not again before another command, or other files */
 	bool failed;      /* it was tried with exactly these files: not again before they change */
 	char reason[480]; /* why it is not served, "" when there is nothing to say; UTF-8 */
 } version_entry;
@@ -29,7 +30,8 @@ typedef struct model_entry {
 	char name[MODEL_NAME_SIZE];
 	bool wanted; /* configured, or loaded by command, and not unloaded since */
 	version_policy policy;
-	int held;                /* a command chose this version, and the policy waits; 0: the policy decides */
+	int held;                /* this version was chosen, and the policy waits; 0: the policy decides */
+	const char *held_by;     /* who chose it, for messages: "command", "a trial" */
 	bool unseen;             /* its directory could not be looked at; said so once already (the manager's thread only) */
 	int primary;             /* the loaded version that answers, 0: none */
 	int candidate;           /* the loaded version on trial beside it, 0: none */
@@ -52,6 +54,8 @@ version_entry *versions_find(const model_entry *e, int number);
 /* What a look at the disk found; an entry is made when there is none (NULL on no memory). Other files than before clear
  * what was said of them. */
 version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns);
+/* Whatever was said of it, it may be tried. */
+void version_give_another_chance(version_entry *v);
 /* Forgets the versions that are neither on disk nor loaded. */
 void versions_forget_gone(model_entry *e);
 
@@ -61,6 +65,8 @@ int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *a
 
 /* The loaded version that should answer, 0 when none should or none is loaded. */
 int versions_primary(const model_entry *e);
+/* Whether one that the policy could have chosen is loaded. */
+bool versions_satisfy_policy(const model_entry *e);
 /* Whether a loaded version stays loaded now that `primary` answers. */
 bool versions_stay(const model_entry *e, int number);
 

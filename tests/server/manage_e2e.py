@@ -27,9 +27,16 @@ def test_rollback_holds_until_the_policy_is_asked_again():
         put(registry, 3)
         time.sleep(0.6)
         same((server.version(), server.state(3)["state"]), (1, "UNAVAILABLE"), "held")
-        check("not wanted" in server.state(3)["reason"], server.state(3))
-        same(server.load()["version"], "3", "back to the policy")
+        held = "the model is held at version 1 by command: a load without a version gives it back to its policy"
+        same({server.state(v)["reason"] for v in (2, 3)}, {held}, "reasons")
+        same(server.metrics().get('winnow_model_held{name="tiny",version="1"}'), 1, "gauge")
+        same(server.load(), {"name": "tiny", "version": "3", "state": "READY"}, "back to the policy")
         same(server.version(), 3, "latest again")
+        check(not [k for k in server.metrics() if k.startswith("winnow_model_held{")], "nothing is held")
+        for text in ("INFO model tiny: held at version 1 by command", "INFO model tiny: given back to its policy"):
+            same(server.errors().count(text), 1, text)
+        loads = [(x.get("model"), x.get("version")) for x in server.access_log() if x["path"].endswith("/load")]
+        same(loads, [("tiny", "1"), ("tiny", None)], "access log")
         # A version whose directory is gone still serves, and can be held.
         shutil.rmtree(os.path.join(registry, "tiny", "3"))
         wait_for(lambda: "removed" in server.state(3)["reason"], what="the removal is noticed")
@@ -39,6 +46,84 @@ def test_rollback_holds_until_the_policy_is_asked_again():
         wait_for(lambda: set(server.index()) == {1, 2}, what="the index without 3, when its last request has let go of it")
         server.load(3, expected=404)
         same(server.version(), 2, "version")
+
+
+def is_held(server, version):
+    return [k for k in server.metrics() if k.startswith("winnow_model_held{")] == [f'winnow_model_held{{name="tiny",version="{version}"}}']
+
+
+def test_the_policy_takes_the_best_that_can_be_loaded():
+    registry = new_registry(1, 2)
+    with SwapServer(registry) as server:
+        server.load(2)
+        put(registry, 5, seed=SEEDS[3])
+        put(registry, 6, change=flip_a_bit, seed=SEEDS[3])
+        answer = server.load()
+        same((server.version(), answer["version"]), (5, "5"), "what answers")
+        same(answer["warning"], server.state(6)["reason"], "the better one")
+        check("model.safetensors" in answer["warning"] and registry not in answer["warning"], answer)
+        check("; version 5 is tried next" in server.errors() and "version 2 stays" not in server.errors(), server.errors())
+        # Held where it would be anyway: the hold goes, and that is said.
+        server.load(5)
+        check(is_held(server, 5))
+        check("model.safetensors" in server.load()["warning"])
+        check(not is_held(server, 5))
+        # Nothing to give back and nothing loaded: nothing has changed.
+        check("model.safetensors" in server.load(expected=409)["error"])
+        same(server.version(), 5, "version")
+        check("; version 5 stays" in server.errors(), server.errors())
+
+
+def test_what_cannot_be_loaded_changes_nothing():
+    registry = new_registry(1, 2)
+    with SwapServer(registry, "model.version=2") as server:
+        server.load(1)
+        same(server.state(2)["state"], "READY", "what the policy lists stays loaded")
+        server.unload(2)
+        same(server.state(2)["reason"], "unloaded by command", "reason")
+        flip_a_bit(os.path.join(registry, "tiny", "2"))
+        for _ in range(2):
+            server.load(expected=409)
+            same((server.version(), is_held(server, 1)), (1, True), "as it was")
+        flip_a_bit(os.path.join(registry, "tiny", "2"))  # again: whole
+        same(server.load(), {"name": "tiny", "version": "2", "state": "READY"}, "the policy again")
+        same(server.state(2)["reason"], "", "what is loaded was not unloaded")
+    with SwapServer(registry, "canary.automatic=off") as server:
+        server.load(1, percent=50)
+        put(registry, 7, change=flip_a_bit, seed=SEEDS[3])
+        wait_for(lambda: "held at version 2 by a trial" in server.state(7)["reason"], what="7 is seen")
+        server.load(7, expected=409)
+        server.load(7, percent=10, expected=409)
+        check("on trial" in server.state(1)["reason"], server.state(1))
+        same({server.version() for _ in range(10)}, {1, 2}, "half")
+        same(server.metrics()['winnow_canary_percent{name="tiny",version="1",mode="canary"}'], 50, "share")
+        # What can be loaded ends it.
+        put(registry, 8, seed=SEEDS[3])
+        wait_for(lambda: server.state(8)["state"] != "absent", what="8 is seen")
+        same(server.load(8)["version"], "8", "answers")
+        same(ended(server, "taken_back"), 1, "the trial")
+        wait_for(lambda: "model tiny version 1: freed" in server.errors(), what="the candidate is freed")
+        server.load(1, percent=100)
+        server.load(2, percent=100)
+        same((ended(server, "taken_back"), server.state(1)["state"]), (2, "UNAVAILABLE"), "another trial")
+        check("another trial" in server.state(1)["reason"], server.state(1))
+        server.unload()
+        server.load(1)
+        same([server.state(v)["reason"] for v in (1, 8)],
+             ["", "the model is held at version 1 by command: a load without a version gives it back to its policy"], "reasons")
+
+
+def test_the_policy_ends_a_trial_as_it_decides():
+    registry = new_registry(1, 2, 3)
+    with SwapServer(registry, "canary.automatic=off") as server:
+        server.load(2)
+        server.load(3, percent=50)
+        same(server.load(), {"name": "tiny", "version": "3", "state": "READY"}, "the latest")
+        same((ended(server, "promoted"), ended(server, "taken_back")), (1, 0), "the trial")
+        server.load(2, percent=50)
+        same(server.load(), {"name": "tiny", "version": "3", "state": "READY"}, "the latest")
+        same((ended(server, "promoted"), ended(server, "taken_back")), (1, 1), "the trial")
+        same({server.version() for _ in range(4)}, {3}, "versions")
 
 
 def test_repository_endpoints():
