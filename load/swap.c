@@ -125,20 +125,3 @@ swap_tally swap_log_tally(const swap_log *l)
 	}
 	return t;
 }
-
-swap_tally swap_log_tally(const swap_log *l)
-{
-	swap_tally t = {0};
-	for (size_t i = 0; i < l->count; i++) {
-		const swap_entry *e = &l->entries[i];
-		const double ms = (double)(e->ended_ns - e->begun_ns) / 1e6;
-		const bool good = outcome_is_ok(e->outcome);
-		t.good += good;
-		t.changed += e->effect == SWAP_CHANGED;
-		t.unchanged += e->effect == SWAP_NO_CHANGE;
-		t.longest_ms = ms > t.longest_ms ? ms : t.longest_ms;
-		if (!good && !t.bad)
-			t.bad = e;
-	}
-	return t;
-}
