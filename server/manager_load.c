@@ -179,17 +179,20 @@ wn_code manager_load_directory(manager *m, wn_error *err)
 }
 
 /* The start tells of its failures itself. */
-static void log_failure(const manager *m, const model_entry *e, int number, load_step step, const char *why)
+static void log_failure(const manager *m, const model_entry *e, const version_entry *v, load_step step, const char *why)
 {
-	char then[64] = "";
+	char then[64] = "", again[64] = "";
 	int64_t ignored;
-	const int next = versions_next(e, monotonic_ns(), true, &ignored);
+	const int64_t now = monotonic_ns();
+	const int next = versions_next(e, now, true, &ignored);
 	if (next)
 		snprintf(then, sizeof then, "; version %d is tried next", next);
 	else if (e->primary)
 		snprintf(then, sizeof then, "; version %d stays", e->primary);
+	if (v->retry_ns)
+		snprintf(again, sizeof again, "; tried again in %.1f s", (double)(v->retry_ns - now) / 1e9);
 	if (m->running)
-		log_error("model %s version %d: %s: %s%s", e->name, number, load_step_name(step), why, then);
+		log_error("model %s version %d: %s: %s%s%s", e->name, v->number, load_step_name(step), why, then, again);
 }
 
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
@@ -209,13 +212,18 @@ wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *e
 	pthread_mutex_lock(&m->lock);
 	v->loading = false;
 	v->loaded |= code == WN_OK;
-	version_give_another_chance(v);
-	v->failed = code != WN_OK && code != WN_CANCELLED;
-	version_set_reason(v, code == WN_OK ? "" : manager_for_clients(m, local.message));
-	e->failures[step] += v->failed;
+	if (code == WN_OK || code == WN_CANCELLED) {
+		version_give_another_chance(v);
+		version_set_reason(v, code == WN_OK ? "" : manager_for_clients(m, local.message));
+	} else {
+		const bool may_pass = code == WN_IO || code == WN_NOMEM || step == LOAD_BUDGET || step == LOAD_ROOM;
+		version_set_failed(v, manager_for_clients(m, local.message), monotonic_ns(),
+				   may_pass ? m->opt.config->poll_interval_ns : 0);
+		e->failures[step]++;
+	}
 	pthread_mutex_unlock(&m->lock);
 	if (v->failed)
-		log_failure(m, e, number, step, local.message);
+		log_failure(m, e, v, step, local.message);
 	return code == WN_OK ? WN_OK : wn_fail(err, code, "%s", local.message);
 }
 

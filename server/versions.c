@@ -61,9 +61,21 @@ version_entry *versions_seen(model_entry *e, int number, const disk_state *disk,
 	return v;
 }
 
+void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64_t retry_after_ns)
+{
+	int64_t delay = retry_after_ns;
+	for (int i = 0; i < v->retries && delay < VERSION_MAX_RETRY_NS; i++)
+		delay = delay > VERSION_MAX_RETRY_NS / 2 ? VERSION_MAX_RETRY_NS : 2 * delay;
+	v->failed = true;
+	v->retry_ns = delay ? now_ns + delay : 0;
+	v->retries += delay > 0;
+	version_set_reason(v, why);
+}
+
 void version_give_another_chance(version_entry *v)
 {
 	v->failed = v->unloaded = false;
+	v->retry_ns = v->retries = 0;
 }
 
 void versions_forget_gone(model_entry *e)
@@ -75,17 +87,14 @@ void versions_forget_gone(model_entry *e)
 	e->count = kept;
 }
 
-/* Whether v can be tried; when only time is missing, *again_ns is set. */
-static bool may_try(const version_entry *v, int64_t now_ns, bool at_once, int64_t *again_ns)
+/* From when on v can be tried; INT64_MAX: as things are it cannot. */
+static int64_t ready_at(const version_entry *v, bool at_once)
 {
-	if (!v->on_disk || v->loaded || v->unloaded || v->failed || !v->disk.has_manifest)
-		return false;
-	int64_t settled = v->seen_ns + VERSION_SETTLE_NS;
-	if (at_once || now_ns >= settled)
-		return true;
-	if (*again_ns == 0 || settled < *again_ns)
-		*again_ns = settled;
-	return false;
+	if (!v->on_disk || v->loaded || v->unloaded || !v->disk.has_manifest)
+		return INT64_MAX;
+	if (v->failed)
+		return v->retry_ns ? v->retry_ns : INT64_MAX;
+	return at_once ? 0 : v->seen_ns + VERSION_SETTLE_NS;
 }
 
 int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *again_ns)
@@ -101,9 +110,12 @@ int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *a
 		} else if (v->number <= e->primary) {
 			break; /* `latest` never goes back by itself */
 		}
-		if (may_try(v, now_ns, at_once, again_ns))
+		const int64_t at = ready_at(v, at_once);
+		if (now_ns >= at)
 			return v->number;
-		if (*again_ns && e->policy.count == 0 && e->primary)
+		if (at != INT64_MAX && (*again_ns == 0 || at < *again_ns))
+			*again_ns = at;
+		if (at != INT64_MAX && !v->failed && e->policy.count == 0 && e->primary)
 			return 0; /* no detour over an older version while the newest settles */
 	}
 	return 0;

@@ -15,6 +15,7 @@
 
 /* A version's files must have been at rest for this long before it is tried: somebody may be copying them. */
 #define VERSION_SETTLE_NS 250000000
+#define VERSION_MAX_RETRY_NS ((int64_t)300000000000)
 
 typedef struct version_entry {
 	int number;
@@ -22,7 +23,9 @@ typedef struct version_entry {
 	disk_state disk;
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
 	bool unloaded;    /* by command: not again before another command, or other files */
-	bool failed;      /* it was tried with exactly these files: not again before they change */
+	bool failed;      /* it was tried with exactly these files: not again before they change, or before retry_ns */
+	int64_t retry_ns; /* CLOCK_MONOTONIC; 0: there is no such time */
+	int retries;      /* that were planned since another chance was given */
 	char reason[480]; /* why it is not served, "" when there is nothing to say; UTF-8 */
 } version_entry;
 
@@ -54,13 +57,16 @@ version_entry *versions_find(const model_entry *e, int number);
 /* What a look at the disk found; an entry is made when there is none (NULL on no memory). Other files than before clear
  * what was said of them. */
 version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns);
+/* It was tried, in vain. retry_after_ns: what it lacked may be there later, so it is tried again after this, twice this, and so on
+ * up to VERSION_MAX_RETRY_NS; 0: the version itself is at fault. */
+void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64_t retry_after_ns);
 /* Whatever was said of it, it may be tried. */
 void version_give_another_chance(version_entry *v);
 /* Forgets the versions that are neither on disk nor loaded. */
 void versions_forget_gone(model_entry *e);
 
-/* The version to load now, or 0; *again_ns (0: none) is when to ask again because something has not settled yet. With
- * at_once nothing needs to settle: at the start, and on command. */
+/* The version to load now, or 0; *again_ns (0: none) is when to ask again because something has not settled yet, or is to be tried
+ * again. With at_once nothing needs to settle: at the start, and on command. */
 int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *again_ns);
 
 /* The loaded version that should answer, 0 when none should or none is loaded. */

@@ -40,5 +40,20 @@ def test_a_full_registry_is_told_before_anything_is_read():
         check("ERROR model tiny version 9: room: " in server.errors(), server.errors())
 
 
+def test_what_did_not_fit_is_tried_again():
+    registry = new_registry(1)
+    put(registry, 1, name="other")
+    with SwapServer(registry, "model.others=[other]") as server:
+        one = int(server.metrics()['winnow_model_bytes{name="tiny",version="1"}'])
+    with SwapServer(registry, "model.others=[other]", "model.poll_interval=100ms", f"model.memory_budget={2 * one + one // 2}") as server:
+        put(registry, 2)
+        wait_for(lambda: server.failures("budget") >= 2, what="a second try")
+        same(server.state(2)["state"], "UNAVAILABLE", "no room")
+        check("; version 1 stays; tried again in 0.1 s" in server.errors() and "tried again in 0.2 s" in server.errors(), server.errors())
+        server.unload(name="other")
+        wait_for(lambda: server.version() == 2, what="there is room now")
+        same(server.state(2)["reason"], "", "reason")
+
+
 if __name__ == "__main__":
     run_tests(globals(), prepare_models)

@@ -192,7 +192,7 @@ def test_memory_budget():
                              "--set", f"model.memory_budget={one - 1}")
     same(code, 1, text)
     check("model.memory_budget has" in text and text.count("\n") == 1, text)
-    with SwapServer(registry, f"model.memory_budget={one + one // 2}") as server:
+    with SwapServer(registry, f"model.memory_budget={one + one // 2}", "model.poll_interval=1h") as server:
         put(registry, 2)
         wait_for(lambda: "memory_budget" in server.state(2)["reason"], what="version 2 does not fit")
         same(server.failures("budget"), 1, "counted")

@@ -85,6 +85,41 @@ static void what_still_changes_is_left_alone(void **state)
 	model_entry_free(e);
 }
 
+/* Memory, a disk that answers again: what a version lacked may be there later. */
+static void what_may_pass_is_tried_again_ever_more_rarely(void **state)
+{
+	int64_t again;
+	model_entry *e = entry("latest");
+	see(e, 1, 1, 0);
+	load(e, 1);
+	see(e, 2, 1, 0);
+	version_entry *v = see(e, 3, 1, 0);
+	version_set_failed(v, "no memory", 10 * SECOND, 4 * SECOND);
+	assert_string_equal(v->reason, "no memory");
+	/* It holds nobody up meanwhile, and nothing hurries it. */
+	assert_int_equal(versions_next(e, 13 * SECOND, true, &again), 2);
+	versions_find(e, 2)->failed = true;
+	assert_int_equal(versions_next(e, 13 * SECOND, true, &again), 0);
+	assert_int_equal(again, 14 * SECOND);
+	assert_int_equal(versions_next(e, 14 * SECOND, false, &again), 3);
+	static const int DELAYS[] = {8, 16, 32, 64, 128, 256, 300, 300};
+	for (size_t i = 0; i < sizeof DELAYS / sizeof DELAYS[0]; i++) {
+		version_set_failed(v, "no memory", 0, 4 * SECOND);
+		assert_int_equal(v->retry_ns, DELAYS[i] * SECOND);
+	}
+	version_set_failed(v, "bad", 0, 0); /* its own fault now */
+	assert_int_equal(versions_next(e, 1000 * SECOND, true, &again), 0);
+	assert_int_equal(again, 0);
+	version_give_another_chance(v);
+	version_set_failed(v, "no memory", 0, 4 * SECOND);
+	assert_int_equal(v->retry_ns, 4 * SECOND);
+	version_set_failed(v, "no memory", 0, 1000 * SECOND); /* a longer poll_interval is kept */
+	assert_int_equal(v->retry_ns, 1000 * SECOND);
+	see(e, 3, 2, 20 * SECOND); /* other files: a new version */
+	assert_int_equal(next(e, 21 * SECOND), 3);
+	model_entry_free(e);
+}
+
 static void a_list_is_loaded_side_by_side(void **state)
 {
 	model_entry *e = entry("2, 7,5");
@@ -223,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(latest_follows_the_largest_and_never_goes_back),
 	    cmocka_unit_test(what_still_changes_is_left_alone),
+	    cmocka_unit_test(what_may_pass_is_tried_again_ever_more_rarely),
 	    cmocka_unit_test(a_list_is_loaded_side_by_side),
 	    cmocka_unit_test(a_held_version_stays),
 	    cmocka_unit_test(nothing_is_done_for_what_nobody_wants),
