@@ -25,6 +25,7 @@ static void *manager_main(void *arg)
 		stop = !manager_execute_commands(m);
 		again = 0;
 		for (int i = 0; i < m->count && !stop; i++) {
+			manager_tell_absent(m, m->models[i]);
 			manager_judge_trial(m, m->models[i]);
 			int64_t at = manager_reconcile(m, m->models[i], false, NULL);
 			again = at && (!again || at < again) ? at : again;
@@ -81,8 +82,10 @@ static wn_code open_configured(manager *m, const model_spec *spec, wn_error *err
 	(void)manager_reconcile(m, e, true, &first);
 	if (e->primary && first.code != WN_OK)
 		log_error("model %s: %s; version %d serves instead", e->name, first.message, e->primary);
-	if (e->primary)
+	if (e->primary) {
+		manager_tell_absent(m, e);
 		return WN_OK;
+	}
 	return first.code != WN_OK ? wn_fail(err, first.code, "%s", first.message) : manager_explain_nothing(m, e, err);
 }
 

@@ -29,12 +29,27 @@ static void finish_failed(manager *m, model_command *c, const wn_error *err)
 	       manager_for_clients(m, err->message));
 }
 
+/* "", or why a version or a model may be there and not be known. */
+static const char *blind(const manager *m, const model_entry *e, char text[220])
+{
+	const char *why = e && e->unseen[0] ? e->unseen : m->unread;
+	snprintf(text, 220, "%s%s", *why ? "; " : "", why);
+	return text;
+}
+
+static void finish_no_version(const manager *m, const model_entry *e, model_command *c)
+{
+	char why[220];
+	finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry%s", e->name, c->version,
+	       blind(m, e, why));
+}
+
 /* A share of the requests for a version. */
 static void start_trial(manager *m, model_entry *e, model_command *c)
 {
 	wn_error err = {0};
 	if (!versions_find(e, c->version))
-		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry", e->name, c->version);
+		finish_no_version(m, e, c);
 	else if (manager_start_trial(m, e, c->version, c->mode, c->percent, &err) != WN_OK)
 		finish_failed(m, c, &err);
 }
@@ -45,7 +60,7 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 	version_entry *v = versions_find(e, c->version);
 	wn_error err = {0};
 	if (!v) {
-		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" has no version %d in the registry", e->name, c->version);
+		finish_no_version(m, e, c);
 		return;
 	}
 	const bool current = v->loaded && manager_is_current(m, e, v);
@@ -91,6 +106,7 @@ static void give_back(manager *m, model_entry *e, int held)
 /* No number: the policy decides again, and what failed gets another chance. */
 static void load_by_policy(manager *m, model_entry *e, model_command *c)
 {
+	char why[220];
 	wn_error err = {0};
 	const model_entry before = *e;
 	pthread_mutex_lock(&m->lock);
@@ -107,7 +123,8 @@ static void load_by_policy(manager *m, model_entry *e, model_command *c)
 			finish_failed(m, c, &err);
 		else
 			finish(c, REASON_UNKNOWN_MODEL,
-			       "model \"%s\" has no version in the registry that its policy wants", e->name);
+			       "model \"%s\" has no version in the registry that its policy wants%s", e->name,
+			       blind(m, e, why));
 		return;
 	}
 	give_back(m, e, before.held);
@@ -162,12 +179,13 @@ static void unload(manager *m, model_entry *e, model_command *c)
 
 static void execute(manager *m, model_command *c)
 {
+	char why[220];
 	model_entry *e = manager_find(m, c->name);
 	c->outcome = REASON_OK;
 	if (*m->opt.config->model_dir)
 		finish(c, REASON_LOAD_FAILED, "this server serves one directory (model.dir): there is no registry");
 	else if (!e)
-		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" is not in the registry", c->name);
+		finish(c, REASON_UNKNOWN_MODEL, "model \"%s\" is not in the registry%s", c->name, blind(m, NULL, why));
 	else if (c->kind == COMMAND_UNLOAD)
 		unload(m, e, c);
 	else if (c->percent)

@@ -35,13 +35,15 @@ struct manager {
 	_Atomic(served_model *) retired; /* nobody's any more, to be freed */
 	atomic_uint_fast64_t held_bytes; /* of all models that exist, also those that are leaving */
 	atomic_int alive;                /* their number */
-	bool scan_failed;                /* said so once already */
+	char unread[200];                /* why the last look at the registry failed, "" when it did not */
 };
 
 /* manager_scan.c */
 model_entry *manager_find(manager *m, const char *name); /* NULL when no such model is known */
 model_entry *manager_add(manager *m, const char *name);  /* the known one, or a new one; NULL: no room */
 void manager_scan(manager *m);
+/* Versions that the configuration lists and that are not there are no reason not to serve the others, but somebody's mistake. */
+void manager_tell_absent(manager *m, model_entry *e);
 /* Why not one version of a model could even be tried. */
 wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err);
 

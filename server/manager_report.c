@@ -8,8 +8,10 @@
 
 const char *manager_for_clients(const manager *m, const char *text)
 {
-	size_t n = strlen(m->opt.config->registry_root);
-	return strncmp(text, m->opt.config->registry_root, n) == 0 && text[n] == '/' ? text + n + 1 : text;
+	const size_t n = strlen(m->opt.config->registry_root);
+	if (strncmp(text, m->opt.config->registry_root, n) != 0)
+		return text;
+	return text[n] == '/' ? text + n + 1 : strncmp(text + n, ": ", 2) == 0 ? text + n + 2 : text;
 }
 
 static const char *state_of(const version_entry *v)
@@ -17,12 +19,17 @@ static const char *state_of(const version_entry *v)
 	return v->loaded ? "READY" : v->loading ? "LOADING" : "UNAVAILABLE";
 }
 
-static const char *reason_of(const model_entry *e, const version_entry *v, char text[160])
+#define REASON_TEXT 240
+
+static const char *reason_of(const model_entry *e, const version_entry *v, char text[REASON_TEXT])
 {
 	if (v->reason[0] || v->loading)
 		return v->reason;
 	if (v->unloaded)
 		return "unloaded by command";
+	snprintf(text, REASON_TEXT, "%s%s", e->unseen, v->loaded ? "; what is loaded stays" : "");
+	if (e->unseen[0])
+		return text;
 	if (v->loaded && v->number == e->candidate)
 		return "on trial beside the version that answers";
 	if (v->loaded)
@@ -32,7 +39,7 @@ static const char *reason_of(const model_entry *e, const version_entry *v, char 
 	int64_t again;
 	if (versions_next(e, 0, true, &again) == v->number)
 		return "about to be loaded";
-	snprintf(text, 160, "the model is held at version %d by %s: a load without a version gives it back to its policy",
+	snprintf(text, REASON_TEXT, "the model is held at version %d by %s: a load without a version gives it back to its policy",
 		 e->held, e->held_by);
 	if (e->held && e->policy.count == 0)
 		return text;
@@ -46,20 +53,35 @@ static bool append(json_t *list, const char *name, const char *version, const ch
 						     state, "reason", why)) == 0;
 }
 
+/* What is known to be there, and what should be and is not. */
+static bool append_versions(json_t *list, const model_entry *e, bool ready_only)
+{
+	char version[MODEL_VERSION_SIZE], text[REASON_TEXT];
+	bool whole = true;
+	for (size_t i = 0; i < e->count; i++) {
+		const version_entry *v = &e->versions[i];
+		snprintf(version, sizeof version, "%d", v->number);
+		if (v->loaded || !ready_only)
+			whole &= append(list, e->name, version, state_of(v), reason_of(e, v, text));
+	}
+	for (int i = 0; i < e->policy.count && !ready_only; i++) {
+		snprintf(version, sizeof version, "%d", e->policy.numbers[i]);
+		if (versions_absent(e, i))
+			whole &= append(list, e->name, version, "UNAVAILABLE",
+					e->unseen[0] ? e->unseen : "wanted by the version policy, and not in the registry");
+	}
+	if (e->count == 0 && e->policy.count == 0 && e->unseen[0] && !ready_only)
+		whole &= append(list, e->name, "", "UNAVAILABLE", e->unseen);
+	return whole;
+}
+
 json_t *manager_index(manager *m, bool ready_only)
 {
 	json_t *list = json_array();
 	bool whole = true;
 	pthread_mutex_lock(&m->lock);
 	for (int i = 0; i < m->count; i++)
-		for (size_t v = 0; v < m->models[i]->count; v++) {
-			char version[MODEL_VERSION_SIZE], text[160];
-			const version_entry *entry = &m->models[i]->versions[v];
-			snprintf(version, sizeof version, "%d", entry->number);
-			if (entry->loaded || !ready_only)
-				whole &= append(list, m->models[i]->name, version, state_of(entry),
-						reason_of(m->models[i], entry, text));
-		}
+		whole &= append_versions(list, m->models[i], ready_only);
 	pthread_mutex_unlock(&m->lock);
 	served_model *loaded[REGISTRY_MAX_LOADED];
 	bool primary[REGISTRY_MAX_LOADED];
@@ -96,6 +118,17 @@ static void put_loaded(FILE *f, registry *r)
 			(unsigned long long)loaded[i]->bytes);
 		registry_release(&loaded[i]);
 	}
+}
+
+/* As far as anybody wants to read it. */
+static void put_readable(FILE *f, const manager *m)
+{
+	bool readable = !m->unread[0];
+	for (int i = 0; i < m->count; i++)
+		readable &= !m->models[i]->wanted || !m->models[i]->unseen[0];
+	head(f, "winnow_registry_readable", "gauge",
+	     "1 when the last look at the registry and at the directories of the models that are served succeeded.");
+	fprintf(f, "winnow_registry_readable %d\n", readable);
 }
 
 static void put_held(FILE *f, const manager *m)
@@ -181,6 +214,8 @@ void manager_metrics(manager *m, FILE *f)
 	head(f, "winnow_models_memory_budget_bytes", "gauge", "model.memory_budget; 0 is no limit.");
 	fprintf(f, "winnow_models_memory_budget_bytes %llu\n", (unsigned long long)m->opt.config->memory_budget);
 	pthread_mutex_lock(&m->lock);
+	if (!*m->opt.config->model_dir)
+		put_readable(f, m);
 	put_held(f, m);
 	head(f, "winnow_model_swaps_total", "counter",
 	     "Times that another version took over, or should have and did not.");

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model/pretokenize.h"
 #include "server/log.h"
 #include "server/registry_disk.h"
 #include "server/request.h"
@@ -79,6 +80,15 @@ static void scan_versions(manager *m, model_entry *e, int model_fd, const int *n
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* What could not be looked at stays as it is known; "" when it could. */
+static void set_unseen(manager *m, model_entry *e, const char *why)
+{
+	pthread_mutex_lock(&m->lock);
+	snprintf(e->unseen, sizeof e->unseen, "%s", manager_for_clients(m, why));
+	utf8_repair(e->unseen);
+	pthread_mutex_unlock(&m->lock);
+}
+
 static void scan_model(manager *m, model_entry *e, int root_fd)
 {
 	int *numbers = NULL;
@@ -92,9 +102,12 @@ static void scan_model(manager *m, model_entry *e, int root_fd)
 	const bool unseen = err.code == WN_IO || err.code == WN_NOMEM;
 	if (!unseen)
 		scan_versions(m, e, fd, numbers, count);
-	else if (m->running && !e->unseen)
+	else if (m->running && !e->unseen_told)
 		log_error("model %s: %s; what is known of it stays", e->name, err.message);
-	e->unseen = unseen && m->running;
+	if (!unseen && e->unseen_told)
+		log_info("model %s: its directory can be looked at again", e->name);
+	e->unseen_told = unseen && m->running;
+	set_unseen(m, e, unseen ? err.message : "");
 	free(numbers);
 	if (fd >= 0)
 		close(fd);
@@ -112,18 +125,37 @@ void manager_scan(manager *m)
 		watch_add(m->watch, root_fd);
 		(void)disk_list_names(root_fd, &names, &count, &err);
 	}
-	if (err.code != WN_OK && !m->scan_failed && m->running)
+	if (err.code != WN_OK && !m->unread[0] && m->running)
 		log_error("%s; what is loaded stays", err.message);
-	m->scan_failed = err.code != WN_OK;
+	if (err.code == WN_OK && m->unread[0])
+		log_info("%s: the model registry can be looked at again", m->opt.config->registry_root);
+	pthread_mutex_lock(&m->lock);
+	snprintf(m->unread, sizeof m->unread, "%s", manager_for_clients(m, err.message));
+	utf8_repair(m->unread);
+	pthread_mutex_unlock(&m->lock);
 	for (size_t i = 0; i < count; i++) {
 		(void)manager_add(m, names[i]);
 		free(names[i]);
 	}
 	free(names);
-	for (int i = 0; i < m->count && err.code == WN_OK; i++)
-		scan_model(m, m->models[i], root_fd);
+	for (int i = 0; i < m->count; i++)
+		if (err.code == WN_OK)
+			scan_model(m, m->models[i], root_fd);
+		else
+			set_unseen(m, m->models[i], err.message);
 	if (root_fd >= 0)
 		close(root_fd);
+}
+
+void manager_tell_absent(manager *m, model_entry *e)
+{
+	for (int i = 0; i < e->policy.count && !e->unseen[0]; i++) {
+		const bool absent = versions_absent(e, i);
+		if (absent && !e->absent_told[i])
+			log_error("model %s version %d: the configuration wants it, and it is not in the registry", e->name,
+				  e->policy.numbers[i]);
+		e->absent_told[i] = absent;
+	}
 }
 
 wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err)

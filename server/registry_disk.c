@@ -76,10 +76,11 @@ static DIR *list(int dir_fd)
 	return d;
 }
 
-static bool is_directory(int at, const char *name)
+static bool is_directory(int at, const char *name, bool or_link)
 {
 	struct stat st;
-	return fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	return fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (S_ISDIR(st.st_mode) || (or_link && S_ISLNK(st.st_mode)));
 }
 
 static int by_number(const void *a, const void *b)
@@ -99,7 +100,7 @@ wn_code disk_list_versions(int model_fd, int **out, size_t *count, wn_error *err
 	wn_code code = WN_OK;
 	for (struct dirent *e; code == WN_OK && (e = readdir(d));) {
 		int number = disk_version_number(e->d_name);
-		if (number == 0 || !is_directory(model_fd, e->d_name))
+		if (number == 0 || !is_directory(model_fd, e->d_name, true))
 			continue;
 		if (*count == room) {
 			room = room ? 2 * room : 16;
@@ -130,7 +131,7 @@ wn_code disk_list_names(int root_fd, char ***out, size_t *count, wn_error *err)
 		return wn_fail(err, WN_IO, "cannot list the model registry: %s", strerror(errno));
 	wn_code code = WN_OK;
 	for (struct dirent *e; code == WN_OK && (e = readdir(d));) {
-		if (!manifest_name_is_valid(e->d_name) || !is_directory(root_fd, e->d_name))
+		if (!manifest_name_is_valid(e->d_name) || !is_directory(root_fd, e->d_name, false))
 			continue;
 		if (*count == room) {
 			room = room ? 2 * room : 16;

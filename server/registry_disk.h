@@ -24,7 +24,8 @@ int disk_open_root(const char *root, wn_error *err);
 int disk_open_model(int root_fd, const char *root, const char *name, wn_error *err);
 int disk_open_version(int model_fd, const char *root, const char *name, int version, wn_error *err);
 
-/* Version numbers in ascending order; *out is malloc'ed (NULL when there are none). */
+/* Version numbers in ascending order, symbolic links included, which disk_open_version refuses by name: somebody takes them for
+ * versions. *out is malloc'ed (NULL when there are none). */
 wn_code disk_list_versions(int model_fd, int **out, size_t *count, wn_error *err);
 /* Names of directories that could be models, sorted; *out and its strings are malloc'ed. */
 wn_code disk_list_names(int root_fd, char ***out, size_t *count, wn_error *err);

@@ -139,6 +139,11 @@ int versions_primary(const model_entry *e)
 	return best ? best : e->primary;
 }
 
+bool versions_absent(const model_entry *e, int i)
+{
+	return e->wanted && i < e->policy.count && !versions_find(e, e->policy.numbers[i]);
+}
+
 bool versions_satisfy_policy(const model_entry *e)
 {
 	for (size_t i = 0; i < e->count; i++)

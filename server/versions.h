@@ -35,7 +35,9 @@ typedef struct model_entry {
 	version_policy policy;
 	int held;                /* this version was chosen, and the policy waits; 0: the policy decides */
 	const char *held_by;     /* who chose it, for messages: "command", "a trial" */
-	bool unseen;             /* its directory could not be looked at; said so once already (the manager's thread only) */
+	char unseen[200];        /* why the last look at its directory failed, "" when it did not: what is known stays */
+	bool unseen_told;        /* in the log (the manager's thread only) */
+	bool absent_told[REGISTRY_MAX_VERSIONS]; /* of policy.numbers[i], the same */
 	int primary;             /* the loaded version that answers, 0: none */
 	int candidate;           /* the loaded version on trial beside it, 0: none */
 	version_entry *versions; /* owned, ascending numbers */
@@ -71,6 +73,8 @@ int versions_next(const model_entry *e, int64_t now_ns, bool at_once, int64_t *a
 
 /* The loaded version that should answer, 0 when none should or none is loaded. */
 int versions_primary(const model_entry *e);
+/* Whether policy.numbers[i] is wanted and nowhere: neither on disk nor loaded. */
+bool versions_absent(const model_entry *e, int i);
 /* Whether one that the policy could have chosen is loaded. */
 bool versions_satisfy_policy(const model_entry *e);
 /* Whether a loaded version stays loaded now that `primary` answers. */

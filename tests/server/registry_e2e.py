@@ -40,6 +40,52 @@ def test_a_full_registry_is_told_before_anything_is_read():
         check("ERROR model tiny version 9: room: " in server.errors(), server.errors())
 
 
+def test_what_the_configuration_lists_and_is_not_there_is_told():
+    registry = new_registry(1, 2)
+    put(registry, 1, name="other")
+    with SwapServer(registry, "model.version=2,99", 'model.others=["other=1,98"]') as server:
+        absent = {"state": "UNAVAILABLE", "reason": "wanted by the version policy, and not in the registry"}
+        same(server.state(99), {"name": "tiny", "version": "99", **absent}, "99")
+        same(server.state(98, name="other"), {"name": "other", "version": "98", **absent}, "98")
+        same((server.version(), server.version(model="other")), (2, 1), "the others are served")
+        put(registry, 99, seed=SEEDS[3])
+        wait_for(lambda: server.version() == 99, what="99 comes")
+        for told in ("model tiny version 99", "model other version 98"):
+            same(server.errors().count(f"ERROR {told}: the configuration wants it, and it is not in the registry"), 1, told)
+
+
+def test_a_symbolic_link_is_told_of():
+    registry = new_registry(1)
+    os.symlink("1", os.path.join(registry, "tiny", "2"))
+    with SwapServer(registry) as server:
+        same(server.state(2), {"name": "tiny", "version": "2", "state": "UNAVAILABLE",
+                               "reason": "tiny/2: found a symbolic link, expected a directory"}, "index")
+        same(server.version(), 1, "version")
+        check("symbolic link" in server.load(2, expected=409)["error"])
+        os.remove(os.path.join(registry, "tiny", "2"))
+        put(registry, 2)
+        wait_for(lambda: server.version() == 2, what="a real one takes over")
+
+
+def test_a_registry_that_went_is_told_of():
+    registry = new_registry(1, 2)
+    with SwapServer(registry, "model.poll_interval=100ms") as server:
+        same(server.metrics()["winnow_registry_readable"], 1, "gauge")
+        os.rename(registry, registry + ".away")
+        gone = "cannot open the model registry: No such file or directory"
+        wait_for(lambda: server.state(2)["reason"] == gone + "; what is loaded stays", what="the index tells")
+        same((server.state(2)["state"], server.state(1)["reason"]), ("READY", gone), "index")
+        same(server.metrics()["winnow_registry_readable"], 0, "gauge")
+        same(server.load(9, expected=404)["error"], 'model "tiny" has no version 9 in the registry; ' + gone, "a version")
+        same(server.load(name="new", expected=404)["error"], 'model "new" is not in the registry; ' + gone, "a model")
+        same(server.load(1, expected=409)["error"], gone, "a known version")
+        same(server.version(), 2, "version")
+        os.rename(registry + ".away", registry)
+        wait_for(lambda: server.state(2)["reason"] == "", what="it is back")
+        same(server.metrics()["winnow_registry_readable"], 1, "gauge")
+        same((server.errors().count("ERROR " + registry + ": cannot open"), server.errors().count("can be looked at again")), (1, 1), "log")
+
+
 def test_what_did_not_fit_is_tried_again():
     registry = new_registry(1)
     put(registry, 1, name="other")

@@ -79,6 +79,20 @@ static void an_unreadable_version_is_told_of_until_it_can_be_read(void **state)
 	in_process_close(&server);
 }
 
+/* winnow_registry_readable */
+static int readable(in_process *server)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+	manager_metrics(in_process_manager(server), f);
+	fclose(f);
+	const char *line = strstr(text, "\nwinnow_registry_readable ");
+	const int value = line ? atoi(line + strlen("\nwinnow_registry_readable ")) : -1;
+	free(text);
+	return value;
+}
+
 static void set_mode_of_model(mode_t mode)
 {
 	char dir[100];
@@ -98,15 +112,22 @@ static void a_model_that_cannot_be_looked_at_is_not_taken_for_gone(void **state)
 	assert_int_equal(c.outcome, REASON_OK);
 	look(server, "2", condition, why);
 	assert_string_equal(condition, "READY");
-	assert_string_equal(why, "");
+	assert_string_equal(why, "tiny: cannot open the directory: Permission denied; what is loaded stays");
 	look(server, "1", condition, why);
 	assert_string_equal(condition, "UNAVAILABLE");
-	assert_string_equal(why, "not wanted by the version policy");
+	assert_string_equal(why, "tiny: cannot open the directory: Permission denied");
+	assert_int_equal(readable(server), 0);
 	c = in_process_command(server, COMMAND_LOAD, "tiny", 1);
 	assert_int_equal(c.outcome, REASON_LOAD_FAILED);
 	assert_string_equal(c.detail, "tiny: cannot open the directory: Permission denied");
+	c = in_process_command(server, COMMAND_LOAD, "tiny", 9);
+	assert_int_equal(c.outcome, REASON_UNKNOWN_MODEL);
+	assert_string_equal(c.detail, "model \"tiny\" has no version 9 in the registry; tiny: cannot open the directory: Permission denied");
 	be_oneself_again();
 	set_mode_of_model(0755);
+	c = in_process_command(server, COMMAND_LOAD, "tiny", 9);
+	assert_string_equal(c.detail, "model \"tiny\" has no version 9 in the registry");
+	assert_int_equal(readable(server), 1);
 	in_process_close(&server);
 }
 
