@@ -61,6 +61,9 @@ void manager_hold(manager *m, model_entry *e, int number, const char *by);
  * the first failure. */
 int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *first);
 void manager_free_retired(manager *m);
+/* A trial's comparisons take a session more of the version that answers and of the candidate, both loaded, for as long as they are:
+ * of the memory budget. WN_TOO_LARGE: it has not got that. */
+wn_code manager_reckon_trial(manager *m, const model_entry *e, int candidate, wn_error *err);
 
 /* manager_command.c: all that wait, which are refused once the manager is to stop. False: it is. */
 bool manager_execute_commands(manager *m);

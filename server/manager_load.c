@@ -54,7 +54,7 @@ void manager_free_retired(manager *m)
 	if (!list)
 		return;
 	for (served_model *model = list; model; model = model->next_retired) {
-		atomic_fetch_sub(&m->held_bytes, model->bytes);
+		atomic_fetch_sub(&m->held_bytes, model->bytes + atomic_load(&model->aside_bytes));
 		atomic_fetch_sub(&m->alive, 1);
 		if (m->running)
 			log_info("model %s version %s: freed", model->name, model->version);
@@ -87,6 +87,31 @@ static uint64_t memory_left(manager *m)
 		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 	uint64_t held = atomic_load(&m->held_bytes);
 	return held < budget ? budget - held : 0;
+}
+
+wn_code manager_reckon_trial(manager *m, const model_entry *e, int candidate, wn_error *err)
+{
+	const int numbers[2] = {e->primary, candidate};
+	served_model *models[2];
+	uint64_t need[2];
+	for (int i = 0; i < 2; i++) {
+		char version[MODEL_VERSION_SIZE];
+		snprintf(version, sizeof version, "%d", numbers[i]);
+		models[i] = registry_find(m->opt.registry, e->name, version);
+		const bool reckoned = !models[i] || atomic_load(&models[i]->aside_bytes);
+		need[i] = reckoned ? 0 : classifier_session_bytes(models[i]->sessions[0]);
+	}
+	wn_code code = WN_OK;
+	if (need[0] + need[1] > 0)
+		code = model_check_budget(need[0] + need[1], memory_left(m), "a trial's comparisons take", err);
+	for (int i = 0; i < 2; i++) {
+		if (code == WN_OK && need[i]) {
+			atomic_store(&models[i]->aside_bytes, need[i]);
+			atomic_fetch_add(&m->held_bytes, need[i]);
+		}
+		registry_release(&models[i]);
+	}
+	return code;
 }
 
 /* Lets go of what neither answers nor is wanted beside what answers. */

@@ -115,7 +115,7 @@ static void put_loaded(FILE *f, registry *r)
 	head(f, "winnow_model_bytes", "gauge", "Memory that a loaded version is reckoned to take.");
 	for (size_t i = 0; i < n; i++) {
 		fprintf(f, "winnow_model_bytes{name=\"%s\",version=\"%s\"} %llu\n", loaded[i]->name, loaded[i]->version,
-			(unsigned long long)loaded[i]->bytes);
+			(unsigned long long)(loaded[i]->bytes + atomic_load(&loaded[i]->aside_bytes)));
 		registry_release(&loaded[i]);
 	}
 }

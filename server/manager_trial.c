@@ -70,7 +70,12 @@ wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode m
 	if (code != WN_OK)
 		return code;
 	const bool current = manager_is_current(m, e, v);
-	if (!current && (code = manager_load_version(m, e, number, err)) != WN_OK) {
+	if (!current)
+		code = manager_load_version(m, e, number, err);
+	if (code == WN_OK)
+		code = manager_reckon_trial(m, e, number, err);
+	if (code != WN_OK) {
+		manager_update_primary(m, e); /* which lets go of it again */
 		trial_release(&t);
 		return code;
 	}

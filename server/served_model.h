@@ -32,6 +32,7 @@ struct served_model {
 	int instances, threads; /* of each */
 	classifier_session *sessions[SERVER_MAX_INSTANCES]; /* [i] is used by inference thread i alone */
 	classifier_session *aside;                          /* the comparing thread's (compare.h), opened by it */
+	atomic_uint_fast64_t aside_bytes;                   /* reckoned for that from the first trial on */
 	void (*retire)(served_model *m, void *cls); /* called by the last to leave; NULL: model_free there and then */
 	void *retire_cls;
 	served_model *next_retired;

@@ -107,16 +107,23 @@ wn_code in_process_start_manager(in_process *p, wn_error *err)
 
 static void command_ended(model_command *c) { sem_post(c->cls); }
 
-model_command in_process_command(in_process *p, command_kind kind, const char *name, int version)
+void in_process_submit(in_process *p, model_command *c)
 {
 	sem_t end;
 	sem_init(&end, 0, 0);
-	model_command c = {.kind = kind, .version = version, .done = command_ended, .cls = &end};
-	snprintf(c.name, sizeof c.name, "%s", name);
-	manager_submit(p->manager, &c);
+	c->done = command_ended;
+	c->cls = &end;
+	manager_submit(p->manager, c);
 	while (sem_wait(&end) != 0)
 		;
 	sem_destroy(&end);
+}
+
+model_command in_process_command(in_process *p, command_kind kind, const char *name, int version)
+{
+	model_command c = {.kind = kind, .version = version};
+	snprintf(c.name, sizeof c.name, "%s", name);
+	in_process_submit(p, &c);
 	return c;
 }
 

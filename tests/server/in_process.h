@@ -14,7 +14,9 @@ void in_process_close(in_process **p);
 
 /* The manager's thread, for commands. */
 wn_code in_process_start_manager(in_process *p, wn_error *err);
-/* Load (or unload) and wait: the command with outcome, detail and what answers now. */
+/* A command with kind, name and parameters: submits it and waits for its end. done and cls are this function's. */
+void in_process_submit(in_process *p, model_command *c);
+/* Load (or unload): the command with outcome, detail and what answers now. */
 model_command in_process_command(in_process *p, command_kind kind, const char *name, int version);
 
 /* One audit with this Content-Type and body, from admission to its end; give it back. NULL: no memory for a request. */

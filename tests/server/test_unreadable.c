@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "in_process.h"
+#include "manager_tells.h"
 #include "tiny_registry.h"
 
 #define NOBODY 65534
@@ -44,22 +45,6 @@ static void be_oneself_again(void)
 	prctl(PR_SET_DUMPABLE, 1); /* which the change of users took away, and the leak sanitizer needs */
 }
 
-/* State and reason of a version, as the index tells. */
-static void look(in_process *server, const char *version, char state[32], char why[480])
-{
-	size_t i;
-	json_t *v, *list = manager_index(in_process_manager(server), false);
-	*state = *why = 0;
-	json_array_foreach(list, i, v)
-	{
-		if (strcmp(json_string_value(json_object_get(v, "version")), version) != 0)
-			continue;
-		snprintf(state, 32, "%s", json_string_value(json_object_get(v, "state")));
-		snprintf(why, 480, "%s", json_string_value(json_object_get(v, "reason")));
-	}
-	json_decref(list);
-}
-
 static void an_unreadable_version_is_told_of_until_it_can_be_read(void **state)
 {
 	char condition[32], why[480];
@@ -77,20 +62,6 @@ static void an_unreadable_version_is_told_of_until_it_can_be_read(void **state)
 	assert_string_equal(condition, "READY");
 	assert_string_equal(why, "");
 	in_process_close(&server);
-}
-
-/* winnow_registry_readable */
-static int readable(in_process *server)
-{
-	char *text = NULL;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
-	manager_metrics(in_process_manager(server), f);
-	fclose(f);
-	const char *line = strstr(text, "\nwinnow_registry_readable ");
-	const int value = line ? atoi(line + strlen("\nwinnow_registry_readable ")) : -1;
-	free(text);
-	return value;
 }
 
 static void set_mode_of_model(mode_t mode)
@@ -116,7 +87,7 @@ static void a_model_that_cannot_be_looked_at_is_not_taken_for_gone(void **state)
 	look(server, "1", condition, why);
 	assert_string_equal(condition, "UNAVAILABLE");
 	assert_string_equal(why, "tiny: cannot open the directory: Permission denied");
-	assert_int_equal(readable(server), 0);
+	assert_int_equal((int)gauge(server, "winnow_registry_readable"), 0);
 	c = in_process_command(server, COMMAND_LOAD, "tiny", 1);
 	assert_int_equal(c.outcome, REASON_LOAD_FAILED);
 	assert_string_equal(c.detail, "tiny: cannot open the directory: Permission denied");
@@ -127,7 +98,7 @@ static void a_model_that_cannot_be_looked_at_is_not_taken_for_gone(void **state)
 	set_mode_of_model(0755);
 	c = in_process_command(server, COMMAND_LOAD, "tiny", 9);
 	assert_string_equal(c.detail, "model \"tiny\" has no version 9 in the registry");
-	assert_int_equal(readable(server), 1);
+	assert_int_equal((int)gauge(server, "winnow_registry_readable"), 1);
 	in_process_close(&server);
 }
 
