@@ -11,17 +11,26 @@
 
 /* ---- the thread ---- */
 
+/* Sleeps until there may be something to do, and looks at the disk when that is why: because it changed, or it is time (for a look,
+ * or for a version to settle). A trial's result and a model to free say nothing about the disk, and may come a thousand times a
+ * second; commands look for themselves. */
+static void wait_and_look(manager *m, int64_t *look_ns, int64_t again_ns)
+{
+	const int64_t now = monotonic_ns(), until = again_ns && again_ns < *look_ns ? again_ns : *look_ns;
+	const bool changed = watch_wait(m->watch, until > now ? until - now : 0);
+	manager_free_retired(m);
+	if (!changed && monotonic_ns() < until)
+		return;
+	manager_scan(m);
+	*look_ns = monotonic_ns() + m->opt.config->poll_interval_ns;
+}
+
 static void *manager_main(void *arg)
 {
 	manager *m = arg;
-	int64_t again = 0;
+	int64_t again = 0, look = monotonic_ns() + m->opt.config->poll_interval_ns;
 	for (bool stop = false; !stop;) {
-		int64_t now = monotonic_ns(), sleep = m->opt.config->poll_interval_ns;
-		if (again && again - now < sleep)
-			sleep = again > now ? again - now : 0;
-		watch_wait(m->watch, sleep);
-		manager_free_retired(m);
-		manager_scan(m);
+		wait_and_look(m, &look, again);
 		stop = !manager_execute_commands(m);
 		again = 0;
 		for (int i = 0; i < m->count && !stop; i++) {

@@ -1,7 +1,7 @@
 /* manager_command.c: what clients want loaded and unloaded.
  *
  * Commands wait in a list, first in first out, under the manager's lock; its thread executes one after the other and
- * looks at the disk again after each, so that every command finds the table as the one before it left it. Once the
+ * looks at the disk before each, so that every command finds what is there when it comes, and after the last. Once the
  * manager is to stop, those that wait and those that still come are refused: nobody's request is left without an
  * answer. */
 #include "server/manager_internal.h"
@@ -233,14 +233,17 @@ static model_command *take_command(manager *m, bool *stop)
 
 bool manager_execute_commands(manager *m)
 {
-	bool stop;
-	for (model_command *c; (c = take_command(m, &stop));) {
-		if (stop)
+	bool stop, any = false;
+	for (model_command *c; (c = take_command(m, &stop)); any = true) {
+		if (stop) {
 			finish(c, REASON_DRAINING, "the server is shutting down");
-		else
+		} else {
+			manager_scan(m);
 			execute(m, c);
+		}
 		c->done(c);
-		manager_scan(m);
 	}
+	if (any && !stop)
+		manager_scan(m);
 	return !stop;
 }

@@ -57,8 +57,9 @@ void watch_add(watch *w, int dir_fd)
 		(void)inotify_add_watch(w->inotify_fd, path, EVENTS); /* what cannot be watched is polled */
 }
 
-void watch_wait(watch *w, int64_t timeout_ns)
+bool watch_wait(watch *w, int64_t timeout_ns)
 {
+	bool changed = false;
 	struct pollfd fds[2] = {{.fd = w->wake_fd, .events = POLLIN}, {.fd = w->inotify_fd, .events = POLLIN}};
 	struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
 	(void)ppoll(fds, 2, &t, NULL); /* a negative descriptor is passed over */
@@ -66,7 +67,8 @@ void watch_wait(watch *w, int64_t timeout_ns)
 	uint64_t wakes;
 	(void)!read(w->wake_fd, &wakes, sizeof wakes);
 	while (w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof events) > 0)
-		;
+		changed = true;
+	return changed;
 }
 
 void watch_wake(watch *w)

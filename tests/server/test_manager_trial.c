@@ -1,5 +1,5 @@
-/* test_manager_trial.c: what the manager does for a trial: it finds room in the memory budget for the sessions
- * that comparing takes. */
+/* test_manager_trial.c: what the manager does for a trial: it judges every result, looks at the disk for none, and finds room in the
+ * memory budget for the sessions that comparing takes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ static int set_up(void **state)
 	return 0;
 }
 
-/* Version 1 answers. */
+/* Version 1 answers; nothing tells of the disk but commands. */
 static in_process *open_server(const char *budget)
 {
 	const char *const settings[] = {"model.name=tiny",       "model.version=1",     "model.watch=false",
@@ -34,6 +34,31 @@ static model_command start_trial(in_process *server)
 	model_command c = {.kind = COMMAND_LOAD, .name = "tiny", .version = 2, .percent = 100, .mode = TRIAL_SHADOW};
 	in_process_submit(server, &c);
 	return c;
+}
+
+static void results_are_judged_without_a_look_at_the_disk(void **state)
+{
+	char dir[100], condition[32], why[480] = "";
+	in_process *server = open_server("model.memory_budget=0");
+	assert_int_equal(start_trial(server).outcome, REASON_OK);
+	registry_choice c = registry_choose(in_process_registry(server), "tiny", "");
+	assert_non_null(c.trial);
+	tiny_version_dir(dir, 3);
+	assert_ok(tiny_classifier_write(dir, &(tiny_classifier){.seed = 3}, err));
+	for (int i = 0; i < 3; i++)
+		trial_failed(c.trial);
+	for (int i = 0; i < 6000 && !strstr(why, "taken back"); i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		look(server, "2", condition, why);
+	}
+	assert_string_equal(why, "tried and taken back: 3 requests failed");
+	look(server, "3", condition, why);
+	assert_string_equal(condition, "");
+	assert_int_equal(in_process_command(server, COMMAND_LOAD, "tiny", 3).outcome, REASON_OK); /* which looks */
+	registry_release(&c.model);
+	registry_release(&c.other);
+	trial_release(&c.trial);
+	in_process_close(&server);
 }
 
 static void sessions_for_comparing_are_in_the_budget(void **state)
@@ -69,6 +94,7 @@ static void sessions_for_comparing_are_in_the_budget(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(results_are_judged_without_a_look_at_the_disk),
 	    cmocka_unit_test(sessions_for_comparing_are_in_the_budget),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
