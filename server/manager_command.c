@@ -72,11 +72,13 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 	for (size_t i = 0; i < e->count && !e->wanted; i++) /* with the model, what its policy lists comes back */
 		e->versions[i].unloaded = false;
 	e->wanted = true;
-	version_set_reason(v, "");
 	pthread_mutex_unlock(&m->lock);
 	manager_hold(m, e, c->version, "command");
 	if (e->candidate)
 		manager_end_trial(m, e, current && c->version == e->candidate, "by command");
+	pthread_mutex_lock(&m->lock);
+	version_set_reason(v, "");
+	pthread_mutex_unlock(&m->lock);
 	manager_update_primary(m, e);
 }
 
