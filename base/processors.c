@@ -112,10 +112,12 @@ static void take_hierarchy(quota *q, const char *path, const char *mounted, cons
 /* A word in a list "a,b,c". */
 static bool lists(const char *list, const char *word)
 {
-	for (const size_t n = strlen(word); list; list = strchr(list, ','), list += list != NULL)
+	for (const size_t n = strlen(word);; list++) {
 		if (!strncmp(list, word, n) && (!list[n] || list[n] == ','))
 			return true;
-	return false;
+		if (!(list = strchr(list, ',')))
+			return false;
+	}
 }
 
 /* The kernel writes spaces and the like in paths as \040. */
