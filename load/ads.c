@@ -11,7 +11,7 @@
 #include <nettle/base64.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 
 typedef struct reader {
 	char path[PATH_MAX]; /* of the metadata */

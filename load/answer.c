@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 
 bool answer_label(const char *body, size_t len, char *out, size_t size)
 {

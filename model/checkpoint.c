@@ -21,7 +21,7 @@
 
 #include "base/digest.h"
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/ops.h"
 #include "model/safetensors.h"
 
@@ -328,7 +328,7 @@ static wn_code save_image_processor(const char *path, const image_processor *ip,
 	                         (double)ip->mean[1], (double)ip->mean[2], "image_std", (double)ip->std[0], (double)ip->std[1],
 	                         (double)ip->std[2]);
 	/* 9 digits bring every float back exactly. */
-	char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9)) : NULL;
+	char *text = root ? json_write(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9)) : NULL;
 	wn_code rc = text ? file_write_atomic(path, text, strlen(text), err) : wn_fail(err, WN_NOMEM, "%s: out of memory", path);
 	free(text);
 	json_decref(root);

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/json_check.h"
 #include "model/shape.h"
 
@@ -456,7 +456,7 @@ char *hf_config_write(const blip2_config *c)
 	                 "qformer_config", qformer, "text_config", text, "torch_dtype",
 	                 c->torch_dtype[0] ? c->torch_dtype : "float32", "use_decoder_only_language_model", 1,
 	                 "vision_config", vision);
-	body = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+	body = root ? json_write(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
 	if (body && asprintf(&out, "%s\n", body) < 0)
 		out = NULL;
 out:

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_SIZE = 4096, PIL_BICUBIC = 3 };
 

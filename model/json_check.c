@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_text.h"
+
 const char *json_show(char buf[64], const json_t *v)
 {
 	if (!v)
 		return "nothing";
-	char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+	char *text = json_write(v, JSON_COMPACT | JSON_ENCODE_ANY);
 	if (text && strlen(text) < 64)
 		strcpy(buf, text);
 	else

@@ -15,7 +15,7 @@
 
 #include "base/digest.h"
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/json_check.h"
 #include "model/shape.h"
 
@@ -510,7 +510,7 @@ static wn_code make_text(char **text, const manifest *m, wn_error *err)
 		return wn_fail(err, WN_INVALID, "found %d labels, expected at most %d", m->num_labels, MAX_LABELS);
 	if (!(root = manifest_json(m)))
 		return wn_fail(err, WN_INVALID, "a text in it is not UTF-8, or out of memory");
-	body = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+	body = json_write(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 	json_decref(root);
 	if (!body || asprintf(text, "%s\n", body) < 0) {
 		*text = NULL;

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 
 /* The reference library stops at 100 MB, which a hostile file turns into gigabytes of JSON nodes; a BLIP-2 header has some
  * 200 KB. */
@@ -578,7 +578,7 @@ static wn_code describe(json_t *header, const safetensors_entry *e, uint64_t *of
 static wn_code write_header(file_writer *w, const json_t *header, const char *path, wn_error *err)
 {
 	static const char spaces[64] = "                                                                ";
-	char *text = json_dumps(header, JSON_COMPACT);
+	char *text = json_write(header, JSON_COMPACT);
 	if (!text)
 		return wn_fail(err, WN_NOMEM, "%s: out of memory for the header", path);
 	size_t len = strlen(text), pad = (64 - (8 + len) % 64) % 64;

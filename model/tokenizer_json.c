@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/pretokenize.h"
 #include "model/tokenizer_impl.h"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 
 typedef struct reader {
 	const label_spec *labels;

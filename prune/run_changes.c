@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "prune/run_dir.h"
 
 static json_t *list_json(const string_list *l)
@@ -60,7 +60,7 @@ static bool is_fixed(const char *path, const char *const *fixed)
 
 static wn_code refuse(const char *path, const json_t *old, const json_t *new, wn_error *err)
 {
-	char *began = json_dumps(old, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), *found = json_dumps(new, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+	char *began = json_write(old, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), *found = json_write(new, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
 	wn_code rc = wn_fail(err, WN_INVALID, "cannot resume: %s: found %.120s, expected %.120s as the run began", path, found ? found : "another",
 			     began ? began : "the value");
 	free(began);

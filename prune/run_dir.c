@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "prune/train_state.h"
 
 #define MAX_MANIFEST_BYTES ((size_t)16 << 20)
@@ -137,10 +137,10 @@ wn_code run_dir_write_manifest(const char *dir, const char *command, const json_
 	wn_code rc = run_dir_path(dir, "manifest.json", path, err);
 	if (rc)
 		return rc;
-	char *id_text = json_dumps(identity, JSON_SORT_KEYS | JSON_COMPACT);
+	char *id_text = json_write(identity, JSON_SORT_KEYS | JSON_COMPACT);
 	json_t *all = json_pack("{s:i, s:s*, s:s, s:O, s:s}", "format", 1, "command", command, "winnow", WINNOW_VERSION, "identity",
 				identity, "config", config);
-	char *text = all ? json_dumps(all, JSON_INDENT(2)) : NULL;
+	char *text = all ? json_write(all, JSON_INDENT(2)) : NULL;
 	if (!text || !id_text)
 		rc = wn_fail(err, WN_NOMEM, "no memory for the run's manifest");
 	else

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/safetensors.h"
 
 #define KEEP 2
@@ -112,7 +112,7 @@ static wn_code write_json(const char *path, const train_position *p, int64_t opt
 		json_decref(j);
 		j = NULL;
 	}
-	char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+	char *text = j ? json_write(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
 	wn_code rc = text ? file_write_atomic(path, text, strlen(text), err) : wn_fail(err, WN_NOMEM, "%s: no memory", path);
 	free(text);
 	json_decref(j);

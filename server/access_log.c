@@ -17,6 +17,7 @@
 
 #include <jansson.h>
 
+#include "base/json_text.h"
 #include "model/pretokenize.h"
 #include "server/answers.h"
 #include "server/log.h"
@@ -291,7 +292,7 @@ char *access_log_line(const request *r)
 		if (r->served_version[0])
 			put(&m, "version", safe_string(r->served_version));
 	}
-	char *text = m.whole ? json_dumps(m.object, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7)) : NULL;
+	char *text = m.whole ? json_write(m.object, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7)) : NULL;
 	json_decref(m.object);
 	if (!text)
 		return NULL;

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_text.h"
+
 char *answer_dump(json_t *document)
 {
 	if (!document)
 		return NULL;
-	char *text = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(7));
+	char *text = json_write(document, JSON_COMPACT | JSON_REAL_PRECISION(7));
 	json_decref(document);
 	return text;
 }

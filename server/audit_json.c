@@ -9,7 +9,7 @@
 
 #include <nettle/base64.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "model/pretokenize.h"
 #include "server/fields.h"
 

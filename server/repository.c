@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "server/answers.h"
 #include "server/registry_disk.h"
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
 #include "prune/run_dir.h"
@@ -144,7 +144,7 @@ wn_code compress_plan_save(const compress_plan *p, const workspace *w, cost_mode
 			      p->final.flops, "predicted_ms", milliseconds(p->final.predicted_ms), "measured_ms",
 			      milliseconds(p->final.measured_ms), "widths", shape_json(&p->final.shape), "iterations",
 			      iterations_json(p, cost));
-	char *text = j ? json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
+	char *text = j ? json_write(j, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
 	rc = text ? file_write_atomic(path, text, strlen(text), err) : wn_fail(err, WN_NOMEM, "%s: no memory", path);
 	free(text);
 	json_decref(j);

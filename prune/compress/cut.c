@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "prune/compress/compress_log.h"
 #include "prune/compress/distiller.h"
 #include "prune/compress/keep_json.h"
@@ -37,7 +37,7 @@ static wn_code read_pruning(json_t **out, const compress_plan *p, const workspac
 static wn_code write_pruning(json_t *j, const compress_plan *p, const workspace *w, int index, wn_error *err)
 {
 	char path[PATH_MAX], dir[PATH_MAX];
-	char *text = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+	char *text = j ? json_write(j, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
 	json_decref(j);
 	wn_code rc = text ? run_dir_path(w->config->run_dir, "iterations", dir, err) : wn_fail(err, WN_NOMEM, "no memory for pruning.json");
 	if (!rc)

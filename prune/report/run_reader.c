@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "prune/report/run_parse.h"
 
 #define MAX_FILE ((size_t)64 << 20) /* manifest, plan, ablation */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_text.h"
 #include "prune/report/run_parse.h"
 
 #define MAX_DEPTH 8
@@ -13,7 +14,7 @@
 /* A text as it is, other values as JSON; cut between two characters to what a cell shows. */
 static void value_cell(FILE *f, const json_t *v)
 {
-	char *json = json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), shown[MAX_CELL + sizeof "…"];
+	char *json = json_is_string(v) ? NULL : json_write(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)), shown[MAX_CELL + sizeof "…"];
 	const char *text = json_is_string(v) ? json_string_value(v) : json ? json : "…";
 	size_t len = strnlen(text, MAX_CELL);
 	const bool cut = text[len];

@@ -93,7 +93,7 @@ int __wrap_asprintf(char **out, const char *fmt, ...)
 
 /* ---- jansson ---- */
 
-static json_malloc_t take; /* base/json_read.h's */
+static json_malloc_t take; /* base/json_text.h's */
 
 static void *take_for_jansson(size_t n)
 {
@@ -103,7 +103,7 @@ static void *take_for_jansson(size_t n)
 	return block;
 }
 
-/* After base/json_read.h's own. */
+/* After base/json_text.h's own. */
 __attribute__((constructor)) static void hook_jansson(void)
 {
 	json_free_t give_back;

@@ -1,6 +1,6 @@
 /* failing_calls.h: the k-th call for memory (or a thread, a file, a mapping) fails, for every k until the work succeeds.
  *
- * A program that depends on failing_calls_dep has the calls of winnow's own code linked to here (--wrap). What base/json_read.h asks
+ * A program that depends on failing_calls_dep has the calls of winnow's own code linked to here (--wrap). What base/json_text.h asks
  * for when jansson asks it counts as jansson's. Others that can say no count themselves with failing_call(). Not counted is what libraries take
  * for themselves: libyaml, stdio, libjpeg, libstdc++'s operator new under oneDNN (an exception through C ends the program). */
 #ifndef WINNOW_TESTS_FAILING_CALLS_H

@@ -5,7 +5,7 @@
 
 #include <nettle/base64.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "server/fields.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,10 +1,11 @@
-/* json_read.c: see json_read.h. jansson asks for memory through the two functions here.
+/* json_text.c: see json_text.h. jansson asks for memory through the two functions here.
  *
  * While a thread reads, what it gets is written down, and what it gives back is kept until the end. Refused memory does not go
  * back to jansson as NULL: it is a jump out of the reader (which holds no locks and keeps nothing from one text to the next), and
  * all that was written down is freed. Whatever else is asked of jansson, by whichever thread, is malloc and free as ever, so that
- * values outlive the reading and the texts of json_dumps() are free()'s. */
-#include "base/json_read.h"
+ * values outlive the reading and texts are free()'s. A writer is no place to jump out of (newer ones keep blocks of their own for
+ * the digits of numbers): there it is enough to know that memory was refused. */
+#include "base/json_text.h"
 
 #include <setjmp.h>
 #include <stdbool.h>
@@ -19,10 +20,15 @@ static _Thread_local struct {
 	void *returned; /* the last block that jansson gave back; it begins with the address of the one before */
 } reading;
 
+static _Thread_local bool was_refused; /* outside a reading */
+
 static void *take(size_t n)
 {
-	if (!reading.active)
-		return malloc(n);
+	if (!reading.active) {
+		void *plain = malloc(n);
+		was_refused |= !plain;
+		return plain;
+	}
 	if (reading.count == reading.room) {
 		const size_t room = reading.room ? 2 * reading.room : 64;
 		void **grown = reallocarray(reading.blocks, room, sizeof *grown);
@@ -110,6 +116,17 @@ json_t *json_read_without(const char *text, size_t len, size_t from, size_t to, 
 json_t *json_read(const char *text, size_t len, size_t flags, json_error_t *e)
 {
 	return json_read_without(text, len, 0, 0, flags, e);
+}
+
+char *json_write(const json_t *document, size_t flags)
+{
+	was_refused = false;
+	char *text = json_dumps(document, flags);
+	if (was_refused) {
+		free(text);
+		text = NULL;
+	}
+	return text;
 }
 
 wn_code json_read_code(const json_error_t *e) { return json_error_code(e) == json_error_out_of_memory ? WN_NOMEM : WN_INVALID; }

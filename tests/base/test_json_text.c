@@ -1,5 +1,5 @@
-/* test_json_read.c: JSON as jansson reads it, and memory that runs out anywhere in it: an error, never a wrong value, never a byte
- * beyond a buffer (the address sanitizer looks), nothing left behind. */
+/* test_json_text.c: JSON as jansson reads and writes it, and memory that runs out anywhere in it: an error, never a wrong value or a
+ * damaged text, never a byte beyond a buffer (the address sanitizer looks), nothing left behind. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "base/json_read.h"
+#include "base/json_text.h"
 #include "failing_calls.h"
 
 typedef struct text {
@@ -146,11 +146,38 @@ static void values_outlive_the_reading_and_texts_are_free_s(void **state)
 	assert_null(json_read("[", 1, 0, NULL));
 	json_t *second = json_read("[2]", 3, 0, NULL);
 	assert_int_equal(json_array_append(a, second), 0);
-	char *dumped = json_dumps(a, JSON_COMPACT);
+	char *dumped = json_write(a, JSON_COMPACT);
 	assert_string_equal(dumped, "[1,{\"b\":\"c\"},[2]]");
 	free(dumped);
 	json_decref(second);
 	json_decref(a);
+}
+
+static wn_code write_whole(void *cls, wn_error *err)
+{
+	char *written = json_write(cls, JSON_COMPACT);
+	failing_calls_disarm();
+	json_t *back = written ? json_read(written, strlen(written), 0, NULL) : NULL;
+	if (written && !json_equal(back, cls))
+		fail_msg("damaged: %.200s", written);
+	json_decref(back);
+	free(written);
+	return written ? WN_OK : wn_fail(err, WN_NOMEM, "no memory for a text");
+}
+
+/* Keys and values around the lengths at which the text's buffer doubles. */
+static void a_text_is_whole_or_none(void **state)
+{
+	char key[80] = "";
+	json_t *document = json_object();
+	for (int n = 0; n < 70; n++) {
+		memset(key, 'k', (size_t)n);
+		json_object_set_new(document, key, n % 3 ? json_string(key) : json_pack("[i, f, {s:b}]", n, n / 7.0, key, 1));
+		long refused = 0, calls = every_failure(CALLS_JANSSON, write_whole, document, &refused);
+		assert_true(calls > 0 && refused == calls);
+	}
+	json_decref(document);
+	assert_null(json_write(NULL, 0));
 }
 
 int main(void)
@@ -160,6 +187,7 @@ int main(void)
 		cmocka_unit_test(a_document_survives_every_failure),
 		cmocka_unit_test(refusals_are_jansson_s_own_also_without_memory),
 		cmocka_unit_test(what_is_left_out_is_not_read),
+		cmocka_unit_test(a_text_is_whole_or_none),
 		cmocka_unit_test(values_outlive_the_reading_and_texts_are_free_s),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
