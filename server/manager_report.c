@@ -21,15 +21,17 @@ static const char *state_of(const version_entry *v)
 
 #define REASON_TEXT 240
 
+/* v's own, or made of what is known, in `text` if need be. */
 static const char *reason_of(const model_entry *e, const version_entry *v, char text[REASON_TEXT])
 {
 	if (v->reason[0] || v->loading)
 		return v->reason;
 	if (v->unloaded)
 		return "unloaded by command";
-	snprintf(text, REASON_TEXT, "%s%s", e->unseen, v->loaded ? "; what is loaded stays" : "");
-	if (e->unseen[0])
+	if (e->unseen[0]) {
+		snprintf(text, REASON_TEXT, "%s%s", e->unseen, v->loaded ? "; what is loaded stays" : "");
 		return text;
+	}
 	if (v->loaded && v->number == e->candidate)
 		return "on trial beside the version that answers";
 	if (v->loaded)
@@ -39,10 +41,12 @@ static const char *reason_of(const model_entry *e, const version_entry *v, char 
 	int64_t again;
 	if (versions_next(e, 0, true, &again) == v->number)
 		return "about to be loaded";
-	snprintf(text, REASON_TEXT, "the model is held at version %d by %s: a load without a version gives it back to its policy",
-		 e->held, e->held_by);
-	if (e->held && e->policy.count == 0)
+	if (e->held && e->policy.count == 0) {
+		snprintf(text, REASON_TEXT,
+			 "the model is held at version %d by %s: a load without a version gives it back to its policy", e->held,
+			 e->held_by);
 		return text;
+	}
 	return e->wanted ? "not wanted by the version policy" : "not loaded";
 }
 
