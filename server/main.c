@@ -152,6 +152,7 @@ static wn_code load_config(server_config *c, const arguments *a, wn_error *err)
 /* What a start needs besides ports and models: a mistake in it is the configuration's. */
 static wn_code prepare(access_rules **rules, const server_config *c, wn_error *err)
 {
+	log_set_level((log_level)c->log_level);
 	wn_code code = preflight_models(c, err);
 	return code == WN_OK ? preflight(rules, c, err) : code;
 }

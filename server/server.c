@@ -89,7 +89,6 @@ wn_code server_open(server **out, const server_config *c, access_rules **rules, 
 		return wn_fail(err, WN_NOMEM, "out of memory for the server");
 	}
 	s->config = c;
-	log_set_level((log_level)c->log_level);
 	keep_heap_dense(c);
 	processors found;
 	processors_look(&found, NULL);

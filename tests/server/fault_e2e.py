@@ -261,11 +261,11 @@ def test_messages_that_nobody_reads_cost_lines_only():
     reader.close()
 
 
-def refused_start(message, *arguments, **kwargs):
+def refused_start(message, *arguments, code=1, **kwargs):
     out = subprocess.run([RUN.serve, "--listen", "127.0.0.1:0", "--set", "model.name=tiny", *arguments], capture_output=True,
                          timeout=60 * RUN.slow, **kwargs)
     text = out.stderr.decode()
-    same(out.returncode, 1, text)
+    same(out.returncode, code, text)
     check(message in text and text.count("\n") == 1, text)
 
 
@@ -274,7 +274,7 @@ def test_unreadable_registry():
     version = os.path.join(root, "tiny", "1")
     make_tiny_model.make(version, 0)
     weights = os.path.join(version, "model.safetensors")
-    refused_start("cannot open", "--registry", weights)  # a file
+    refused_start("cannot open", "--registry", weights, code=2)  # a file
     with TroubledServer(*GENEROUS, extra=("--registry", root)) as server:
         os.rename(root, root + ".away")  # the disk under a running server goes: what is in memory goes on answering
         same(server.ask_audit()[0], 200, "without the registry")

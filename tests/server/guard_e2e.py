@@ -156,6 +156,8 @@ def test_keys_that_others_can_read_are_warned_of():
         server.reload(f"keys.inference_file: {path}: every user of this machine may read it (mode 0644)")
         server.reload("reloaded")
     same(server.errors().count("every user"), 2, "warnings")
+    with TroubledServer(*GENEROUS, "keys.inference_file=" + path) as server:
+        check("every user of this machine may read it" in server.errors(), server.errors())
 
 
 def write_file(name, text):
