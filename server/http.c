@@ -102,7 +102,7 @@ static enum MHD_Result send_answer(connection *c, request *r)
 			 r->retry_after_s ? r->retry_after_s : audit_retry_after(h->opt.audit));
 		MHD_add_response_header(response, "Retry-After", seconds);
 	}
-	if (atomic_load(&h->draining))
+	if (atomic_load(&h->draining) || http_is_crowded(c->listener))
 		MHD_add_response_header(response, "Connection", "close");
 	enum MHD_Result ok = MHD_queue_response(c->mhd, (unsigned)status, response);
 	MHD_destroy_response(response);
@@ -129,6 +129,7 @@ static char *metrics_answer(http *h)
 			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
 			    .in_flight = atomic_load(&h->in_flight),
 			    .connections = atomic_load(&h->num_connections),
+			    .connections_evicted = atomic_load(&h->evicted),
 			    .body_bytes = request_pool_bytes(h->opt.pool),
 			    .body_budget = h->opt.config->body_budget,
 			    .access_log_dropped = access_log_dropped(h->opt.access_log),

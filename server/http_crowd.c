@@ -6,7 +6,7 @@
  * longest for a request to become complete. An idle kept-alive connection may be closed at any time (RFC 9112 section 9.5), as
  * one whose headers never end; a body that is on its way is worth more and counts a quarter of its time, so that dripped bodies follow.
  * A request that is complete is never cut off, nor is who came, was answered or began to send a moment ago: when everybody is
- * busy new clients wait, as they did.
+ * busy new clients wait for an answer, which then closes its connection.
  *
  * The library divides its limit among the threads of its pool, and a thread whose share is taken leaves the listening socket to the others. As
  * the shares add up to the limit, one of them has room whenever the listener has.
@@ -26,6 +26,8 @@
 
 /* Connections beyond which there is too little room. */
 static int mark(const listener *l) { return l->limit - (l->limit + 15) / 16; }
+
+bool http_is_crowded(const listener *l) { return atomic_load(&l->open) > mark(l); }
 
 void http_connection_counted(void *cls, struct MHD_Connection *mhd, void **socket_context, enum MHD_ConnectionNotificationCode what)
 {
@@ -83,7 +85,7 @@ static bool relieve(const listener *l, int64_t now_ns)
 	http *h = l->http;
 	candidates found = {.count = 0};
 	int wanted = -mark(l);
-	if (atomic_load(&l->open) <= mark(l))
+	if (!http_is_crowded(l))
 		return false;
 	for (connection *c = h->connections; c; c = c->next) {
 		int seen = atomic_load(&c->phase); /* before since_ns: see connection_step */

@@ -94,4 +94,7 @@ bool connection_give_up(connection *c, phase from, const char *why, int64_t wait
  * again while a line is logged. True: they are still scarce, look again soon. */
 bool http_crowd_relieve(http *h, int64_t now_ns);
 
+/* Connections are scarce: who is answered should make room. */
+bool http_is_crowded(const listener *l);
+
 #endif

@@ -278,6 +278,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 	       (double)g->predicted_wait_ns / 1e9);
 	number(f, "winnow_requests_in_flight", "gauge", "Audits and commands to load or unload a model, begun and not yet answered.", (double)g->in_flight);
 	number(f, "winnow_connections", "gauge", "Open client connections.", (double)g->connections);
+	number(f, "winnow_connections_evicted_total", "counter", "Connections closed without a complete request because they ran out.",
+	       (double)g->connections_evicted);
 	number(f, "winnow_body_bytes", "gauge", "Bytes of request bodies held.", (double)g->body_bytes);
 	number(f, "winnow_body_budget_bytes", "gauge", "Bytes of request bodies that may be held.",
 	       (double)g->body_budget);

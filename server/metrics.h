@@ -21,6 +21,7 @@ typedef struct metrics_gauges {
 	int64_t predicted_wait_ns;
 	size_t in_flight; /* audits and commands, begun and not yet answered */
 	size_t connections;
+	uint64_t connections_evicted;
 	size_t body_bytes, body_budget;
 	uint64_t access_log_dropped;
 	result_cache_stats cache;

@@ -4,6 +4,7 @@ metrics' text. Standard library and the openssl program only, over real HTTP.
 
   guard_e2e.py --serve PATH/winnow-serve --prune PATH/winnow-prune [--promtool PATH] [--only NAME]
 """
+import concurrent.futures
 import http.client
 import itertools
 import json
@@ -313,6 +314,7 @@ def test_whoever_holds_connections_keeps_nobody_out():
         before = crowd.returned
         wait_for(lambda: crowd.returned > before + 20, what="it goes on")
         same(told(server), 1, "lines in the log")
+        check(server.metrics()["winnow_connections_evicted_total"] > 40, "connections closed to make room")
 
 
 def test_what_is_worked_on_is_not_cut_off():
@@ -347,6 +349,26 @@ def test_who_leaves_amid_a_body_is_noticed():
             return sum(line["reason"] == "client_closed" for line in server.access_log())
         wait_for(lambda: left() == 20, what="clients that left")
         same(server.settled_metrics()["winnow_connections"], 1, "connections")
+
+
+def keep_asking(port, over):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    while not over.is_set():
+        c.request("GET", "/v2/health/live")
+        same(c.getresponse().read(), b'{"live":true}', "answer")
+
+
+def test_busy_connections_take_turns():
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=16") as server, concurrent.futures.ThreadPoolExecutor(24) as pool:
+        over = threading.Event()
+        asking = [pool.submit(keep_asking, server.port, over) for _ in range(24)]
+        try:
+            for _ in range(10):
+                same(server.ask("GET", "/v2/health/live")[0], 200, "live")
+        finally:
+            over.set()
+        for a in asking:
+            a.result()
 
 
 def is_open(c):
