@@ -51,7 +51,7 @@ static void results_are_judged_without_a_look_at_the_disk(void **state)
 		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 		look(server, "2", condition, why);
 	}
-	assert_string_equal(why, "tried and taken back: 3 requests failed");
+	assert_non_null(strstr(why, "3 requests failed"));
 	look(server, "3", condition, why);
 	assert_string_equal(condition, "");
 	assert_int_equal(in_process_command(server, COMMAND_LOAD, "tiny", 3).outcome, REASON_OK); /* which looks */
