@@ -277,6 +277,7 @@ def test_shadow_answers_nobody():
         with Load(server, 2) as load:
             wait_for(lambda: canary(server, "agreed") + canary(server, "disagreed") >= 5, what="comparisons")
         same(load.versions(), {1}, "versions that answered")
+        check("model tiny version 2: on trial beside version 1, shadow of 100 percent" in server.errors(), "the start tells")
         check(canary(server, "selected") >= len(load.answers), "all are selected")
         server.unload(2)
         wait_for(lambda: "model tiny version 2: freed" in server.errors(), what="the shadow is freed")
