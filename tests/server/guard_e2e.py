@@ -348,7 +348,7 @@ def test_who_leaves_amid_a_body_is_noticed():
         def left():
             return sum(line["reason"] == "client_closed" for line in server.access_log())
         wait_for(lambda: left() == 20, what="clients that left")
-        same(server.settled_metrics()["winnow_connections"], 1, "connections")
+        wait_for(lambda: server.metrics()["winnow_connections"] == 1, what="nobody but who asks for the metrics is connected")
 
 
 def keep_asking(port, over):
@@ -389,10 +389,13 @@ def test_idle_connections_are_kept_while_there_is_room():
             check(is_open(c), "the first request")
         time.sleep(1)
         same([is_open(c) for c in idle[1:]], [True] * 29, "thirty are not too many")
+        thirty = server.open_descriptors()
         dripping = server.connect()  # a body is worth more than an idle connection
         dripping.sendall(BEGINNINGS[2])
         idle[0].sock.settimeout(60)
         same(idle[0].sock.recv(1), b"", "whoever was silent for longest")
+        # Until the server has seen that end, there are thirty-one, and an answer closes its connection.
+        wait_for(lambda: server.open_descriptors() == thirty, what="thirty again")
         same([is_open(c) for c in idle[1:]], [True] * 29, "the others")
         time.sleep(0.5)
         one_more = [server.connect() for _ in range(29)]
