@@ -266,7 +266,7 @@ static reason check_deadline(connection *c, request *r, const access_rules *rule
 		return REASON_OK;
 	const long long most = rules->max_deadline_ns / 1000000, ms = header_deadline_ms(text, most);
 	if (ms == 0)
-		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: expected a whole number from 1 to %lld",
+		return request_fail(r, REASON_BAD_DEADLINE, "X-Deadline-Ms: found \"%.40s\", expected a whole number from 1 to %lld", text,
 				    most);
 	r->deadline_budget_ns = ms * 1000000;
 	return REASON_OK;

@@ -139,10 +139,12 @@ trial_verdict trial_judge(const trial_summary *s, const server_config *c, char w
 		return TRIAL_GOES_ON;
 	double agreement = (double)s->agreed / (double)s->compared;
 	double ratio = s->primary_ns > 0 ? (double)s->candidate_ns / (double)s->primary_ns : 0;
-	snprintf(why, 160, "agreement %.4f in %llu requests, latency %.3f ms beside %.3f ms", agreement,
-		 (unsigned long long)s->compared, (double)s->candidate_ns / 1e6, (double)s->primary_ns / 1e6);
-	if (agreement < c->canary_min_agreement ||
-	    (c->canary_max_latency_ratio > 0 && ratio > c->canary_max_latency_ratio))
+	const bool disagrees = agreement < c->canary_min_agreement;
+	const bool slow = c->canary_max_latency_ratio > 0 && ratio > c->canary_max_latency_ratio;
+	snprintf(why, 160, "%s%sagreement %.4f in %llu requests, latency %.3f ms beside %.3f ms", disagrees ? "below canary.min_agreement: " : "",
+		 slow ? "above canary.max_latency_ratio: " : "", agreement, (unsigned long long)s->compared, (double)s->candidate_ns / 1e6,
+		 (double)s->primary_ns / 1e6);
+	if (disagrees || slow)
 		return TRIAL_ROLL_BACK;
 	return c->canary_automatic == CANARY_BOTH ? TRIAL_PROMOTE : TRIAL_GOES_ON;
 }
