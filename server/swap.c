@@ -117,18 +117,23 @@ static wn_code try_out(const served_model *m, const swap_options *o, load_step *
 
 /* ---- */
 
+/* A verdict only on what was seen: a descriptor or memory that was missing says nothing of the files. */
 static wn_code check_unchanged(const disk_state *before, const server_config *c, const char *name, int version,
 			       const char *shown, wn_error *err)
 {
 	disk_state now = {0};
-	wn_error ignored = {0};
-	int fd = open_again(c, name, version, &ignored);
-	wn_code code = fd >= 0 ? disk_look(&now, fd, shown, !name, &ignored) : WN_NOT_FOUND;
-	if (fd >= 0)
+	wn_error local = {0};
+	int fd = open_again(c, name, version, &local);
+	if (fd >= 0) {
+		(void)disk_look(&now, fd, shown, !name, &local);
 		close(fd);
-	if (code == WN_OK && now.fingerprint == before->fingerprint)
+	}
+	if (local.code == WN_IO || local.code == WN_NOMEM)
+		return wn_fail(err, local.code, "%s", local.message);
+	if (local.code == WN_OK && now.fingerprint == before->fingerprint)
 		return WN_OK;
-	return wn_fail(err, WN_INVALID, "%s: %s while it was loaded", shown, fd < 0 ? "removed" : "replaced or edited");
+	return wn_fail(err, WN_INVALID, "%s: %s while it was loaded", shown,
+		       local.code == WN_NOT_FOUND ? "removed" : "replaced or edited");
 }
 
 wn_code swap_bring_in(served_model **out, const swap_options *o, const char *name, int version, uint64_t memory_left,
@@ -145,8 +150,8 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 	else
 		snprintf(shown, sizeof shown, "%s", c->model_dir);
 	int fd = open_again(c, name, version, &local);
-	/* An operator's own directory may hold links (a cache of downloads does); under the registry root nothing may.
-	 */
+	/* In an operator's own directory a link that nobody reads does no harm; what is read is looked at there (manifest.h,
+	 * safetensors.h). Under the registry root nothing may be one. */
 	wn_code code = fd < 0 ? local.code : disk_look(&disk, fd, shown, !name, &local);
 	load_job j = {.step = step, .err = &local};
 	if (code == WN_OK) {

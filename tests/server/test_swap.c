@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 #include <omp.h>
@@ -15,6 +16,7 @@
 typedef struct whose {
 	int aside, on[INSTANCES];
 	bool stopping;
+	void (*at_the_end)(void); /* of the last run, before the files are looked at again */
 } whose;
 
 static int set_up(void **state)
@@ -37,6 +39,8 @@ static bool on(void *cls, int instance, void (*fn)(void *arg), void *arg)
 		return false;
 	w->on[instance]++;
 	fn(arg);
+	if (w->at_the_end && instance == INSTANCES - 1)
+		w->at_the_end();
 	return true;
 }
 
@@ -89,12 +93,53 @@ static void a_stop_ends_it(void **state)
 	}
 }
 
+/* ---- what the last look finds ---- */
+
+static struct rlimit files;
+static char version[100], moved[120];
+
+static void leave_no_descriptor(void) { setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, files.rlim_max}); }
+static void move_away(void) { rename(version, moved); }
+
+static void replace(void)
+{
+	move_away();
+	mkdir(version, 0755);
+}
+
+static void what_could_not_be_looked_at_again_is_not_taken_for_replaced(void **state)
+{
+	tiny_version_dir(version, 1);
+	snprintf(moved, sizeof moved, "%s/tiny/moved", tiny_root);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	static const struct {
+		void (*change)(void);
+		wn_code code;
+		const char *told;
+	} cases[] = {{leave_no_descriptor, WN_IO, "cannot open the model registry: Too many open files"},
+		     {move_away, WN_INVALID, "/tiny/1: removed while it was loaded"},
+		     {replace, WN_INVALID, "/tiny/1: replaced or edited while it was loaded"}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		whose w = {.at_the_end = cases[i].change};
+		served_model *m;
+		wn_error err = {0};
+		const wn_code code = bring_in(&m, &w, true, &err);
+		setrlimit(RLIMIT_NOFILE, &files);
+		rmdir(version);
+		rename(moved, version);
+		assert_int_equal(code, cases[i].code);
+		assert_non_null(strstr(err.message, cases[i].told));
+		assert_null(m);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_serving_thread_makes_one_run),
 	    cmocka_unit_test(at_the_start_the_threads_that_will_serve_make_all_of_them),
 	    cmocka_unit_test(a_stop_ends_it),
+	    cmocka_unit_test(what_could_not_be_looked_at_again_is_not_taken_for_replaced),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
 }
