@@ -138,10 +138,21 @@ bool registry_knows(registry *r, const char *name)
 	return known;
 }
 
+/* Under the lock. For a new name: a slot that never had one, or else one that nothing is loaded in; it is known no longer then. */
+static slot *free_slot(registry *r)
+{
+	if (r->count < REGISTRY_MAX_MODELS)
+		return &r->slots[r->count];
+	for (int i = 0; i < r->count; i++)
+		if (r->slots[i].count == 0 && strcmp(r->slots[i].name, r->default_name) != 0)
+			return &r->slots[i];
+	return NULL;
+}
+
 /* Under the lock. */
 static wn_code check_room(registry *r, const slot *s, const char *version, wn_error *err)
 {
-	if (s ? s->count < REGISTRY_MAX_VERSIONS || find_version(s, version) >= 0 : r->count < REGISTRY_MAX_MODELS)
+	if (s ? s->count < REGISTRY_MAX_VERSIONS || find_version(s, version) >= 0 : free_slot(r) != NULL)
 		return WN_OK;
 	return wn_fail(err, WN_TOO_LARGE, "at most %d models with %d versions each can be loaded", REGISTRY_MAX_MODELS,
 		       REGISTRY_MAX_VERSIONS);
@@ -158,13 +169,17 @@ wn_code registry_check_room(registry *r, const char *name, const char *version, 
 wn_code registry_put(registry *r, served_model *m, bool primary, wn_error *err)
 {
 	served_model *replaced = NULL;
+	trial *old = NULL;
 	pthread_mutex_lock(&r->lock);
 	slot *s = find_slot(r, m->name);
 	wn_code code = check_room(r, s, m->version, err);
 	if (code != WN_OK)
 		goto out;
 	if (!s) {
-		s = &r->slots[r->count++];
+		s = free_slot(r);
+		r->count += s == &r->slots[r->count];
+		old = s->trial; /* of the name before */
+		s->trial = NULL;
 		memcpy(s->name, m->name, sizeof s->name);
 		if (!r->default_name[0])
 			memcpy(r->default_name, m->name, sizeof r->default_name);
@@ -179,6 +194,7 @@ wn_code registry_put(registry *r, served_model *m, bool primary, wn_error *err)
 out:
 	pthread_mutex_unlock(&r->lock);
 	registry_release(&replaced);
+	trial_release(&old);
 	return code;
 }
 

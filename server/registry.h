@@ -38,7 +38,7 @@ registry_choice registry_choose(registry *r, const char *name, const char *versi
 /* The trial of a loaded version beside the one that answers, whose reference passes to the registry; NULL ends it. */
 void registry_set_trial(registry *r, const char *name, const char *candidate, trial *t);
 
-/* Whether the slot exists, with or without a version in it. */
+/* Whether the slot exists, with or without a version in it: one without makes room when it is needed, but for the default's. */
 bool registry_knows(registry *r, const char *name);
 
 /* Whether this version could be put: WN_TOO_LARGE when there is no room. */

@@ -278,6 +278,40 @@ static void a_full_registry_refuses(void **state)
 	assert_int_equal(num_retired, REGISTRY_MAX_VERSIONS + REGISTRY_MAX_MODELS - 1 + 2);
 }
 
+static void a_name_that_nothing_is_loaded_of_makes_room(void **state)
+{
+	char name[8];
+	registry *r;
+	trial *t;
+	wn_error err = {0};
+	assert_int_equal(registry_open(&r, "m0", &err), WN_OK);
+	for (int i = 0; i < REGISTRY_MAX_MODELS; i++) {
+		snprintf(name, sizeof name, "m%d", i);
+		assert_int_equal(registry_put(r, fake(name, 1), true, &err), WN_OK);
+	}
+	assert_int_equal(trial_open(&t, TRIAL_CANARY, 100, NULL, NULL, &err), WN_OK);
+	assert_int_equal(registry_put(r, fake("m3", 2), false, &err), WN_OK);
+	registry_set_trial(r, "m3", "2", t);
+	registry_drop(r, "m3", "");
+	registry_drop(r, "m0", "");
+	assert_true(registry_knows(r, "m3"));
+	assert_int_equal(registry_check_room(r, "z", "1", &err), WN_OK);
+	assert_int_equal(registry_put(r, fake("z", 1), true, &err), WN_OK);
+	assert_int_equal(answers(r, "z", ""), 1);
+	assert_int_equal(registry_put(r, fake("z", 2), false, &err), WN_OK);
+	registry_choice c = registry_choose(r, "z", "");
+	assert_null(c.trial);
+	registry_release(&c.model);
+	assert_false(registry_knows(r, "m3"));
+	assert_int_equal(answers(r, "m15", ""), 1);
+	/* The default's own does not. */
+	assert_int_equal(registry_check_room(r, "y", "1", NULL), WN_TOO_LARGE);
+	assert_true(registry_knows(r, "m0"));
+	assert_int_equal(registry_put(r, fake("m0", 5), true, &err), WN_OK);
+	assert_int_equal(answers(r, "", ""), 5);
+	registry_close(&r);
+}
+
 static int make_root(void **state)
 {
 	strcpy(root, "/tmp/winnow-registry-XXXXXX");
@@ -302,6 +336,7 @@ int main(void)
 	    cmocka_unit_test(a_fingerprint_tells_every_change),
 	    cmocka_unit_test(a_request_keeps_its_version_until_it_is_done),
 	    cmocka_unit_test(a_full_registry_refuses),
+	    cmocka_unit_test(a_name_that_nothing_is_loaded_of_makes_room),
 	};
 	return cmocka_run_group_tests(tests, make_root, remove_root);
 }
