@@ -63,7 +63,7 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 		finish_no_version(m, e, c);
 		return;
 	}
-	const bool current = v->loaded && manager_is_current(m, e, v);
+	const bool current = version_is_current(v);
 	if (!current && manager_load_version(m, e, c->version, &err) != WN_OK) {
 		finish_failed(m, c, &err);
 		return;

@@ -19,7 +19,7 @@
 #include "server/manager.h"
 #include "server/watch.h"
 
-#define MAX_KNOWN 256 /* models that the index shows; more directories under the root are ignored */
+#define MAX_KNOWN 256 /* models that the index shows: the configured ones, and directories under the root as far as there is room */
 
 struct manager {
 	manager_options opt;
@@ -52,8 +52,6 @@ wn_code manager_load_directory(manager *m, wn_error *err); /* model.dir, which t
 /* Into memory and the registry, where it answers those who name it: manager_update_primary keeps it there when the table says so.
  * A failure changes nothing but what is known of that version. */
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err);
-/* Whether v is loaded, from the files on disk now. */
-bool manager_is_current(manager *m, const model_entry *e, const version_entry *v);
 void manager_update_primary(manager *m, model_entry *e); /* by versions_primary; drops what need not stay */
 /* The model stays at a version, as `by` wants it (a string that lives for ever), until it is given back to its policy. */
 void manager_hold(manager *m, model_entry *e, int number, const char *by);

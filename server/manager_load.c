@@ -167,9 +167,15 @@ static bool run_on(void *cls, int instance, void (*fn)(void *arg), void *arg)
 	return m->opt.run_on(m->opt.cls, instance, fn, arg);
 }
 
+/* What is left to know of a version that is in the registry. */
+typedef struct brought_in {
+	uint64_t bytes; /* that it takes */
+	uint64_t fingerprint; /* of its files */
+} brought_in;
+
 /* From disk into the registry: a version, or, when name is NULL, the directory of the configuration, which answers
- * there and then. *size is what it takes. */
-static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size, load_step *step, wn_error *err)
+ * there and then. */
+static wn_code bring_in(manager *m, const char *name, int number, brought_in *got, load_step *step, wn_error *err)
 {
 	const swap_options o = {.config = m->opt.config,
 				.placement = m->opt.placement,
@@ -187,8 +193,8 @@ static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size
 		code = swap_bring_in(&model, &o, name, number, memory_left(m), step, err);
 	if (code != WN_OK)
 		return code;
-	*size = model->bytes;
-	atomic_fetch_add(&m->held_bytes, *size);
+	*got = (brought_in){.bytes = model->bytes, .fingerprint = model->fingerprint};
+	atomic_fetch_add(&m->held_bytes, got->bytes);
 	atomic_fetch_add(&m->alive, 1);
 	code = registry_put(m->opt.registry, model, !name, err);
 	if (code != WN_OK)
@@ -198,9 +204,9 @@ static wn_code bring_in(manager *m, const char *name, int number, uint64_t *size
 
 wn_code manager_load_directory(manager *m, wn_error *err)
 {
-	uint64_t size;
+	brought_in got;
 	load_step step;
-	return bring_in(m, NULL, 0, &size, &step, err);
+	return bring_in(m, NULL, 0, &got, &step, err);
 }
 
 /* The start tells of its failures itself. */
@@ -223,20 +229,22 @@ static void log_failure(const manager *m, const model_entry *e, const version_en
 wn_code manager_load_version(manager *m, model_entry *e, int number, wn_error *err)
 {
 	load_step step = LOAD_OPEN;
-	uint64_t size = 0;
+	brought_in got = {0};
 	wn_error local = {0};
 	const int64_t start = monotonic_ns();
 	version_entry *v = versions_find(e, number);
 	pthread_mutex_lock(&m->lock);
 	v->loading = true;
 	pthread_mutex_unlock(&m->lock);
-	wn_code code = bring_in(m, e->name, number, &size, &step, &local);
+	wn_code code = bring_in(m, e->name, number, &got, &step, &local);
 	if (code == WN_OK && m->running)
 		log_info("model %s version %d: loaded in %.3f s, about %llu MiB", e->name, number,
-			 (double)(monotonic_ns() - start) / 1e9, (unsigned long long)(size >> 20));
+			 (double)(monotonic_ns() - start) / 1e9, (unsigned long long)(got.bytes >> 20));
 	pthread_mutex_lock(&m->lock);
 	v->loading = false;
 	v->loaded |= code == WN_OK;
+	if (code == WN_OK)
+		v->loaded_fingerprint = got.fingerprint;
 	if (code == WN_OK || code == WN_CANCELLED) {
 		version_give_another_chance(v);
 		version_set_reason(v, code == WN_OK ? "" : manager_for_clients(m, local.message));
@@ -266,14 +274,4 @@ int64_t manager_reconcile(manager *m, model_entry *e, bool at_once, wn_error *fi
 		manager_update_primary(m, e);
 	drop_unwanted(m, e);
 	return again;
-}
-
-bool manager_is_current(manager *m, const model_entry *e, const version_entry *v)
-{
-	char version[MODEL_VERSION_SIZE];
-	snprintf(version, sizeof version, "%d", v->number);
-	served_model *loaded = registry_find(m->opt.registry, e->name, version);
-	const bool current = loaded && (!v->on_disk || loaded->fingerprint == v->disk.fingerprint);
-	registry_release(&loaded);
-	return current;
 }

@@ -32,14 +32,20 @@ static const char *reason_of(const model_entry *e, const version_entry *v, char 
 		snprintf(text, REASON_TEXT, "%s%s", e->unseen, v->loaded ? "; what is loaded stays" : "");
 		return text;
 	}
-	if (v->loaded && v->number == e->candidate)
-		return "on trial beside the version that answers";
+	const char *trying = v->loaded && v->number == e->candidate ? "on trial beside the version that answers" : "";
+	if (v->loaded && !version_is_current(v)) {
+		snprintf(text, REASON_TEXT, "%s%sits files are others now; what is loaded stays, a load of this version takes the new ones",
+			 trying, *trying ? "; " : "");
+		return text;
+	}
+	if (*trying)
+		return trying;
 	if (v->loaded)
 		return v->on_disk ? "" : "removed from the registry; what is loaded stays";
 	if (!v->disk.has_manifest)
 		return "winnow.json is missing: not complete yet";
 	int64_t again;
-	if (versions_next(e, 0, true, &again) == v->number)
+	if (versions_next(e, 0, true, &again) == v->number || (e->wanted && policy_lists(&e->policy, v->number)))
 		return "about to be loaded";
 	if (e->held && e->policy.count == 0) {
 		snprintf(text, REASON_TEXT,
@@ -156,10 +162,10 @@ static void put_trial(FILE *f, const char *metric, const model_entry *e, const c
 /* Of the trials that run, and of the last one that ended. */
 static void put_trials(FILE *f, const manager *m)
 {
-	const model_entry *tried[REGISTRY_MAX_MODELS];
-	trial_summary s[REGISTRY_MAX_MODELS];
+	const model_entry *tried[MAX_KNOWN];
+	trial_summary s[MAX_KNOWN];
 	int n = 0;
-	for (int i = 0; i < m->count && n < REGISTRY_MAX_MODELS; i++)
+	for (int i = 0; i < m->count; i++)
 		if (m->models[i]->trial) {
 			tried[n] = m->models[i];
 			s[n++] = trial_read(m->models[i]->trial);
@@ -222,7 +228,7 @@ void manager_metrics(manager *m, FILE *f)
 		put_readable(f, m);
 	put_held(f, m);
 	head(f, "winnow_model_swaps_total", "counter",
-	     "Times that another version took over, or should have and did not.");
+	     "done: times that another version took over; failed: loads that failed, every try of them.");
 	for (int i = 0; i < m->count; i++) {
 		const model_entry *e = m->models[i];
 		uint64_t failed = 0;

@@ -69,12 +69,15 @@ wn_code manager_start_trial(manager *m, model_entry *e, int number, trial_mode m
 	wn_code code = trial_open(&t, mode, percent, changed, m, err);
 	if (code != WN_OK)
 		return code;
-	const bool current = manager_is_current(m, e, v);
+	const bool current = version_is_current(v);
 	if (!current)
 		code = manager_load_version(m, e, number, err);
+	const bool replaced = !current && code == WN_OK; /* in the registry, where that ended a trial of the old one */
 	if (code == WN_OK)
 		code = manager_reckon_trial(m, e, number, err);
 	if (code != WN_OK) {
+		if (replaced && e->candidate == number)
+			manager_end_trial(m, e, false, "its files were replaced, and those could not be put on trial");
 		manager_update_primary(m, e); /* which lets go of it again */
 		trial_release(&t);
 		return code;

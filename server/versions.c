@@ -63,7 +63,7 @@ version_entry *versions_seen(model_entry *e, int number, const disk_state *disk,
 
 void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64_t retry_after_ns)
 {
-	int64_t delay = retry_after_ns;
+	int64_t delay = retry_after_ns < VERSION_MAX_RETRY_NS ? retry_after_ns : VERSION_MAX_RETRY_NS;
 	for (int i = 0; i < v->retries && delay < VERSION_MAX_RETRY_NS; i++)
 		delay = delay > VERSION_MAX_RETRY_NS / 2 ? VERSION_MAX_RETRY_NS : 2 * delay;
 	v->failed = true;
@@ -76,6 +76,11 @@ void version_give_another_chance(version_entry *v)
 {
 	v->failed = v->unloaded = false;
 	v->retry_ns = v->retries = 0;
+}
+
+bool version_is_current(const version_entry *v)
+{
+	return v->loaded && (!v->on_disk || v->loaded_fingerprint == v->disk.fingerprint);
 }
 
 void versions_forget_gone(model_entry *e)

@@ -21,6 +21,7 @@ typedef struct version_entry {
 	int number;
 	bool on_disk, loaded, loading;
 	disk_state disk;
+	uint64_t loaded_fingerprint; /* of the files that are loaded, when it is */
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
 	bool unloaded;    /* by command: not again before another command, or other files */
 	bool failed;      /* it was tried with exactly these files: not again before they change, or before retry_ns */
@@ -64,6 +65,8 @@ version_entry *versions_seen(model_entry *e, int number, const disk_state *disk,
 void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64_t retry_after_ns);
 /* Whatever was said of it, it may be tried. */
 void version_give_another_chance(version_entry *v);
+/* Whether v is loaded, from the files on disk now or from files that are gone. */
+bool version_is_current(const version_entry *v);
 /* Forgets the versions that are neither on disk nor loaded. */
 void versions_forget_gone(model_entry *e);
 

@@ -91,11 +91,40 @@ static void sessions_for_comparing_are_in_the_budget(void **state)
 	in_process_close(&server);
 }
 
+/* The old candidate's memory is still a request's, and the new one's comparing finds none. */
+static void a_candidate_replaced_in_vain_is_on_trial_no_longer(void **state)
+{
+	char budget[64], dir[100], condition[32], why[480];
+	in_process *server = open_server("model.memory_budget=0");
+	const double one = gauge(server, "winnow_models_memory_bytes");
+	served_model *m = registry_find(in_process_registry(server), "tiny", "1");
+	const double session = (double)classifier_session_bytes(m->sessions[0]);
+	registry_release(&m);
+	in_process_close(&server);
+	snprintf(budget, sizeof budget, "model.memory_budget=%.0f", 3 * one + 2.5 * session);
+	server = open_server(budget);
+	assert_int_equal(start_trial(server).outcome, REASON_OK);
+	m = registry_find(in_process_registry(server), "tiny", "2");
+	tiny_version_dir(dir, 2);
+	assert_ok(tiny_classifier_write(dir, &(tiny_classifier){.seed = 2}, err));
+	const model_command c = start_trial(server);
+	assert_int_equal(c.outcome, REASON_LOAD_FAILED);
+	assert_non_null(strstr(c.detail, "a trial's comparisons take about"));
+	look(server, "2", condition, why);
+	assert_string_equal(why, "tried and taken back: its files were replaced, and those could not be put on trial");
+	assert_string_equal(condition, "UNAVAILABLE");
+	assert_int_equal((int)gauge(server, "winnow_canary_percent{name=\"tiny\",version=\"2\",mode=\"shadow\"}"), 0);
+	registry_release(&m);
+	assert_int_equal(start_trial(server).outcome, REASON_OK);
+	in_process_close(&server);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(results_are_judged_without_a_look_at_the_disk),
 	    cmocka_unit_test(sessions_for_comparing_are_in_the_budget),
+	    cmocka_unit_test(a_candidate_replaced_in_vain_is_on_trial_no_longer),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
 }
