@@ -33,7 +33,10 @@ static void finish_failed(manager *m, model_command *c, const wn_error *err)
 static const char *blind(const manager *m, const model_entry *e, char text[220])
 {
 	const char *why = e && e->unseen[0] ? e->unseen : m->unread;
-	snprintf(text, 220, "%s%s", *why ? "; " : "", why);
+	if (!e && !*why && m->count == MAX_KNOWN)
+		snprintf(text, 220, "; there are more models than the %d that are known", MAX_KNOWN);
+	else
+		snprintf(text, 220, "%s%s", *why ? "; " : "", why);
 	return text;
 }
 
@@ -82,10 +85,39 @@ static void load_held(manager *m, model_entry *e, model_command *c)
 	manager_update_primary(m, e);
 }
 
+static size_t count_loaded(const model_entry *e)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < e->count; i++)
+		n += e->versions[i].loaded;
+	return n;
+}
+
+/* What the policy may take from now on: whatever was said of it. */
+static void give_all_another_chance(model_entry *e)
+{
+	for (size_t i = 0; i < e->count; i++) {
+		e->versions[i].was_unloaded = e->versions[i].unloaded;
+		version_give_another_chance(&e->versions[i]);
+	}
+}
+
+/* A command that fails brings nothing back later either: what was unloaded before it, and is not loaded now, stays so. */
+static void stay_unloaded(model_entry *e)
+{
+	for (size_t i = 0; i < e->count; i++) {
+		version_entry *v = &e->versions[i];
+		v->unloaded = v->was_unloaded && !v->loaded;
+		if (v->unloaded && v->retry_ns)
+			log_info("model %s version %d: stays unloaded by command, and is not tried again", e->name, v->number);
+	}
+}
+
 /* Nothing that the policy wants could be loaded: it is as it was. */
 static void stay_held(manager *m, model_entry *e, const model_entry *before)
 {
 	pthread_mutex_lock(&m->lock);
+	stay_unloaded(e);
 	e->wanted = before->wanted;
 	e->held = before->held;
 	pthread_mutex_unlock(&m->lock);
@@ -110,15 +142,16 @@ static void load_by_policy(manager *m, model_entry *e, model_command *c)
 {
 	char why[220];
 	wn_error err = {0};
-	const model_entry before = *e;
+	const model_entry before = *e; /* but for the versions, which are the same ones */
+	const size_t loaded = count_loaded(e);
 	pthread_mutex_lock(&m->lock);
 	e->wanted = true;
 	e->held = 0;
-	for (size_t i = 0; i < e->count; i++)
-		version_give_another_chance(&e->versions[i]);
+	give_all_another_chance(e);
 	pthread_mutex_unlock(&m->lock);
 	(void)manager_reconcile(m, e, true, &err);
-	const bool changed = before.held || before.candidate || !before.wanted || e->primary != before.primary;
+	const bool changed = before.held || before.candidate || !before.wanted || e->primary != before.primary ||
+			     count_loaded(e) != loaded;
 	if (!versions_satisfy_policy(e) || err.code == WN_CANCELLED) {
 		stay_held(m, e, &before);
 		if (err.code != WN_OK)
@@ -130,10 +163,14 @@ static void load_by_policy(manager *m, model_entry *e, model_command *c)
 		return;
 	}
 	give_back(m, e, before.held);
-	if (err.code != WN_OK && changed)
+	if (err.code != WN_OK && changed) {
 		finish(c, REASON_OK, "%s", manager_for_clients(m, err.message));
-	else if (err.code != WN_OK)
+	} else if (err.code != WN_OK) {
+		pthread_mutex_lock(&m->lock);
+		stay_unloaded(e);
+		pthread_mutex_unlock(&m->lock);
 		finish_failed(m, c, &err);
+	}
 }
 
 /* Lets go of v, NULL: of all. */

@@ -169,7 +169,7 @@ static bool run_on(void *cls, int instance, void (*fn)(void *arg), void *arg)
 
 /* What is left to know of a version that is in the registry. */
 typedef struct brought_in {
-	uint64_t bytes; /* that it takes */
+	uint64_t bytes;       /* that it takes */
 	uint64_t fingerprint; /* of its files */
 } brought_in;
 

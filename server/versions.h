@@ -24,6 +24,7 @@ typedef struct version_entry {
 	uint64_t loaded_fingerprint; /* of the files that are loaded, when it is */
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
 	bool unloaded;    /* by command: not again before another command, or other files */
+	bool was_unloaded; /* before the command under way, which may have to put it back */
 	bool failed;      /* it was tried with exactly these files: not again before they change, or before retry_ns */
 	int64_t retry_ns; /* CLOCK_MONOTONIC; 0: there is no such time */
 	int retries;      /* that were planned since another chance was given */
