@@ -79,14 +79,27 @@ void manager_stop(manager *m)
 
 /* ---- opening and closing ---- */
 
-static wn_code open_configured(manager *m, const model_spec *spec, wn_error *err)
+/* Before anything is scanned: what else lies in the registry gets the room that these leave. */
+static wn_code add_configured(manager *m, wn_error *err)
+{
+	const server_config *c = m->opt.config;
+	model_spec spec;
+	for (size_t i = 0; i < server_config_num_models(c); i++) {
+		const wn_code code = server_config_model(c, i, &spec, err);
+		if (code != WN_OK)
+			return code;
+		model_entry *e = manager_add(m, spec.name);
+		if (!e)
+			return wn_fail(err, WN_NOMEM, "out of memory for model %s", spec.name);
+		e->wanted = true;
+		e->policy = spec.policy;
+	}
+	return WN_OK;
+}
+
+static wn_code open_configured(manager *m, model_entry *e, wn_error *err)
 {
 	wn_error first = {0};
-	model_entry *e = manager_add(m, spec->name);
-	if (!e)
-		return wn_fail(err, WN_NOMEM, "out of memory for model %s", spec->name);
-	e->wanted = true;
-	e->policy = spec->policy;
 	manager_scan(m);
 	(void)manager_reconcile(m, e, true, &first);
 	if (e->primary && first.code != WN_OK)
@@ -101,7 +114,6 @@ static wn_code open_configured(manager *m, const model_spec *spec, wn_error *err
 wn_code manager_open(manager **out, const manager_options *opt, wn_error *err)
 {
 	const server_config *c = opt->config;
-	model_spec spec;
 	manager *m = *out = calloc(1, sizeof *m);
 	if (!m)
 		return wn_fail(err, WN_NOMEM, "out of memory for the model manager");
@@ -113,11 +125,10 @@ wn_code manager_open(manager **out, const manager_options *opt, wn_error *err)
 	if (code == WN_OK && *c->model_dir) {
 		code = manager_load_directory(m, err);
 	} else if (code == WN_OK) {
-		for (size_t i = 0; code == WN_OK && i < server_config_num_models(c); i++) {
-			code = server_config_model(c, i, &spec, err);
-			if (code == WN_OK)
-				code = open_configured(m, &spec, err);
-		}
+		code = add_configured(m, err);
+		const int configured = m->count;
+		for (int i = 0; code == WN_OK && i < configured; i++)
+			code = open_configured(m, m->models[i], err);
 		if (code == WN_OK)
 			code = manager_start_configured_trials(m, err);
 	}

@@ -40,7 +40,7 @@ model_entry *manager_add(manager *m, const char *name)
 static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 {
 	char shown[1024];
-	disk_state disk = {0}; /* of what cannot be opened: it is there, and that is all that is known of it */
+	disk_state disk = {0}; /* of what cannot be looked at: it is there, and that is all that is known of it */
 	wn_error err = {0};
 	const char *root = m->opt.config->registry_root;
 	snprintf(shown, sizeof shown, "%s/%s/%d", root, e->name, number);
@@ -52,14 +52,19 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 	} else if (err.code == WN_NOT_FOUND) {
 		return; /* removed since it was listed */
 	}
+	const bool in_part = err.code == WN_IO || err.code == WN_NOMEM; /* which is not what it looks like */
+	if (in_part)
+		disk = (disk_state){0};
 	pthread_mutex_lock(&m->lock);
-	version_entry *v = fd < 0 ? versions_find(e, number) : NULL;
-	if (v)
+	version_entry *v = fd < 0 || in_part ? versions_find(e, number) : NULL;
+	const bool known = v != NULL;
+	if (known)
 		v->on_disk = true; /* what is known of it stays: it may be this process that has no descriptor left */
 	else
 		v = versions_seen(e, number, &disk, monotonic_ns());
-	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. */
-	const bool tell = v && err.code != WN_OK && !disk.has_manifest && !v->loaded && !v->reason[0];
+	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. Of one that is known it would be
+	 * told for ever: its files do not change when it can be looked at again. */
+	const bool tell = v && err.code != WN_OK && !(known && in_part) && !disk.has_manifest && !v->loaded && !v->reason[0];
 	if (tell)
 		version_set_reason(v, manager_for_clients(m, err.message));
 	pthread_mutex_unlock(&m->lock);
@@ -99,7 +104,7 @@ static void scan_model(manager *m, model_entry *e, int root_fd)
 		watch_add(m->watch, fd); /* before the listing: what comes in between is an event */
 		(void)disk_list_versions(fd, &numbers, &count, &err);
 	}
-	const bool unseen = err.code == WN_IO || err.code == WN_NOMEM;
+	const bool unseen = err.code != WN_OK && err.code != WN_NOT_FOUND; /* a link in its place is no removal either */
 	if (!unseen)
 		scan_versions(m, e, fd, numbers, count);
 	else if (m->running && !e->unseen_told)
@@ -174,7 +179,10 @@ wn_code manager_explain_nothing(manager *m, const model_entry *e, wn_error *err)
 			e->name);
 	else if (model_fd >= 0)
 		version_fd = disk_open_version(model_fd, root, e->name, number, err);
-	if (version_fd >= 0 && disk_look(&disk, version_fd, shown, false, err) == WN_OK)
+	const bool looked = version_fd >= 0 && disk_look(&disk, version_fd, shown, false, err) == WN_OK;
+	if (looked && disk.has_manifest)
+		wn_fail(err, WN_IO, "%s: the version has become complete since it was looked at, start again", shown);
+	else if (looked)
 		wn_fail(err, WN_NOT_FOUND, "%s/winnow.json: found no such file, the version is not complete", shown);
 	const int fds[] = {version_fd, model_fd, root_fd};
 	for (int i = 0; i < 3; i++)

@@ -98,7 +98,7 @@ wn_code disk_list_versions(int model_fd, int **out, size_t *count, wn_error *err
 	if (!d)
 		return wn_fail(err, WN_IO, "cannot list the model's versions: %s", strerror(errno));
 	wn_code code = WN_OK;
-	for (struct dirent *e; code == WN_OK && (e = readdir(d));) {
+	for (struct dirent *e; code == WN_OK && (errno = 0, e = readdir(d));) {
 		int number = disk_version_number(e->d_name);
 		if (number == 0 || !is_directory(model_fd, e->d_name, true))
 			continue;
@@ -113,6 +113,8 @@ wn_code disk_list_versions(int model_fd, int **out, size_t *count, wn_error *err
 		}
 		(*out)[(*count)++] = number;
 	}
+	if (code == WN_OK && errno != 0)
+		code = wn_fail(err, WN_IO, "cannot list the model's versions: %s", strerror(errno));
 	closedir(d);
 	if (*count > 0)
 		qsort(*out, *count, sizeof **out, by_number);
@@ -130,7 +132,7 @@ wn_code disk_list_names(int root_fd, char ***out, size_t *count, wn_error *err)
 	if (!d)
 		return wn_fail(err, WN_IO, "cannot list the model registry: %s", strerror(errno));
 	wn_code code = WN_OK;
-	for (struct dirent *e; code == WN_OK && (e = readdir(d));) {
+	for (struct dirent *e; code == WN_OK && (errno = 0, e = readdir(d));) {
 		if (!manifest_name_is_valid(e->d_name) || !is_directory(root_fd, e->d_name, false))
 			continue;
 		if (*count == room) {
@@ -146,6 +148,8 @@ wn_code disk_list_names(int root_fd, char ***out, size_t *count, wn_error *err)
 		else
 			(*count)++;
 	}
+	if (code == WN_OK && errno != 0)
+		code = wn_fail(err, WN_IO, "cannot list the model registry: %s", strerror(errno));
 	closedir(d);
 	if (*count > 0)
 		qsort(*out, *count, sizeof **out, by_name);
@@ -192,8 +196,7 @@ wn_code disk_look(disk_state *out, int version_fd, const char *shown, bool any_f
 	const uint64_t identity[] = {st.st_dev, st.st_ino};
 	out->fingerprint = hash(0xcbf29ce484222325u, identity, sizeof identity);
 	wn_code code = WN_OK;
-	for (struct dirent *e;
-	     (e = readdir(d));) { /* to the end even after an error: the fingerprint is of everything */
+	for (struct dirent *e; (errno = 0, e = readdir(d));) { /* to the end even after an error: the fingerprint is of everything */
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
 		if (fstatat(version_fd, e->d_name, &st, any_file ? 0 : AT_SYMLINK_NOFOLLOW) != 0) {
@@ -211,6 +214,8 @@ wn_code disk_look(disk_state *out, int version_fd, const char *shown, bool any_f
 		out->bytes += S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 		out->has_manifest |= strcmp(e->d_name, "winnow.json") == 0;
 	}
+	if (errno != 0)
+		code = wn_fail(err, WN_IO, "%s: cannot list the directory: %s", shown, strerror(errno));
 	closedir(d);
 	return code;
 }
