@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/blip2_internal.h"
 #include "model/embedding.h"
 
@@ -341,12 +342,6 @@ static float truncated_normal(uint64_t *state)
 	}
 }
 
-static bool ends_with(const char *s, const char *tail)
-{
-	size_t n = strlen(s), k = strlen(tail);
-	return n >= k && strcmp(s + n - k, tail) == 0;
-}
-
 /* Is p a table or a set of tokens rather than a layer's matrix? Its rows are inputs themselves: there is no fan-in. */
 static bool is_embedding(const blip2 *m, const param *p)
 {
@@ -362,7 +357,7 @@ void blip2_init_weights(blip2 *m, uint64_t seed)
 		const param *p = &m->params[i];
 		float *w = m->weights + p->offset;
 		/* Vectors are norms (1, 0) and biases (0). */
-		bool one = p->rank == 1 && ends_with(p->name, ".weight");
+		bool one = p->rank == 1 && text_ends_with(p->name, ".weight");
 		float std = is_embedding(m, p) ? m->config.initializer_range : 1.0f / sqrtf((float)(p->count / (size_t)p->shape[0]));
 		for (size_t j = 0; j < p->count; j++)
 			w[j] = p->rank > 1 ? std * truncated_normal(&state) : one ? 1.0f : 0.0f;

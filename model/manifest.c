@@ -16,6 +16,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/json_text.h"
+#include "base/text.h"
 #include "model/json_check.h"
 #include "model/shape.h"
 
@@ -412,12 +413,6 @@ static wn_code verify_one(const char *path, const char *expected, wn_error *err)
 	return rc;
 }
 
-static bool ends_in(const char *s, const char *end)
-{
-	const size_t n = strlen(s), len = strlen(end);
-	return n >= len && strcmp(s + n - len, end) == 0;
-}
-
 /* Whatever kind of file it is: it would be read without having been hashed. */
 static wn_code check_all_named(const manifest *m, const char *dir, wn_error *err)
 {
@@ -427,7 +422,7 @@ static wn_code check_all_named(const manifest *m, const char *dir, wn_error *err
 		return wn_fail(err, WN_IO, "%s: cannot open the directory: %s", dir, strerror(errno));
 	for (struct dirent *e; rc == WN_OK && (errno = 0, e = readdir(d));)
 		if (e->d_name[0] != '.' && strcmp(e->d_name, "winnow.json") != 0 && !json_object_get(m->files, e->d_name) &&
-		    (ends_in(e->d_name, ".json") || ends_in(e->d_name, ".safetensors")))
+		    (text_ends_with(e->d_name, ".json") || text_ends_with(e->d_name, ".safetensors")))
 			rc = wn_fail(err, WN_INVALID, "%s/%s: found a file that winnow.json does not name, expected none", dir, e->d_name);
 	if (rc == WN_OK && errno != 0)
 		rc = wn_fail(err, WN_IO, "%s: cannot read the directory: %s", dir, strerror(errno));

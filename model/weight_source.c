@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "model/blip2_internal.h"
 #include "model/parallel.h"
 #include "model/safetensors.h"
@@ -126,17 +127,11 @@ static wn_code check_lm_head(const weight_source *s, const tensor *t, wn_error *
 	return rc;
 }
 
-static bool ends_with(const char *s, const char *tail)
-{
-	const size_t n = strlen(s), k = strlen(tail);
-	return n >= k && strcmp(s + n - k, tail) == 0;
-}
-
 /* Of an I8 parameter? */
 static bool is_scale(const weight_source *s, const char *name)
 {
 	char base[128];
-	if (!ends_with(name, WEIGHT_SCALE_SUFFIX) || strlen(name) >= sizeof base)
+	if (!text_ends_with(name, WEIGHT_SCALE_SUFFIX) || strlen(name) >= sizeof base)
 		return false;
 	snprintf(base, sizeof base, "%.*s", (int)(strlen(name) - strlen(WEIGHT_SCALE_SUFFIX)), name);
 	const tensor *t = blip2_find_param(s->model, base) ? safetensors_find(s->files, base) : NULL;
@@ -149,7 +144,7 @@ static wn_code check_extra(const weight_source *s, wn_error *err)
 	for (size_t i = 0; i < safetensors_count(s->files); i++) {
 		const char *name;
 		const tensor *t = safetensors_at(s->files, i, &name);
-		if (blip2_find_param(s->model, name) || ends_with(name, ".position_ids") || is_scale(s, name))
+		if (blip2_find_param(s->model, name) || text_ends_with(name, ".position_ids") || is_scale(s, name))
 			continue;
 		if (strcmp(name, "language_model.lm_head.weight"))
 			return wn_fail(err, WN_INVALID, "tensor %.200s: no parameter of this config has that name", name);
