@@ -3,7 +3,7 @@
  * jansson (to 2.15 at least) does not look whether the buffer that collects a token could grow: when malloc says no, it reads and
  * writes past that buffer, with the bytes of whoever wrote the text, or takes a number that was cut for the whole one. Here memory
  * that is refused while it reads ends the reading. Its writer forgets in the same way that a key could not be put, and goes on behind
- * it: here the text is then none. Nothing in this repository calls json_load*() or json_dumps() itself. */
+ * it: here the text is then none. Outside of tests nothing here calls json_load*() or json_dumps() itself. */
 #ifndef WINNOW_BASE_JSON_TEXT_H
 #define WINNOW_BASE_JSON_TEXT_H
 

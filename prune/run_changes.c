@@ -127,8 +127,14 @@ static wn_code last_changes(json_t **out, const train_log *log, wn_error *err)
 	FILE *f = fopen(log->path, "re");
 	if (!f)
 		return wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno));
-	while (getline(&line, &size, f) > 0) {
-		json_t *j = strstr(line, "\"resume\"") ? json_read(line, strlen(line), 0, NULL) : NULL; /* of many lines, few are worth parsing */
+	wn_code rc = WN_OK;
+	while (rc == WN_OK && getline(&line, &size, f) > 0) {
+		json_error_t je;
+		if (!strstr(line, "\"resume\"")) /* of many lines, few are worth parsing */
+			continue;
+		json_t *j = json_read(line, strlen(line), 0, &je);
+		if (!j && json_read_code(&je) == WN_NOMEM)
+			rc = wn_fail(err, WN_NOMEM, "%s: %s", log->path, je.text);
 		const char *event = json_string_value(json_object_get(j, "event"));
 		if (event && !strcmp(event, "resume")) {
 			json_decref(*out);
@@ -136,7 +142,8 @@ static wn_code last_changes(json_t **out, const train_log *log, wn_error *err)
 		}
 		json_decref(j);
 	}
-	wn_code rc = ferror(f) ? wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno)) : WN_OK;
+	if (rc == WN_OK && ferror(f))
+		rc = wn_fail(err, WN_IO, "%s: %s", log->path, strerror(errno));
 	free(line);
 	fclose(f);
 	return rc;

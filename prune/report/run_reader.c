@@ -83,7 +83,7 @@ static wn_code read_line(run *r, const char *path, long number, const char *line
 	if (strspn(line, " \t\r") == len)
 		return WN_OK;
 	json_t *j = json_read(line, len, 0, &je);
-	if (!j && !whole) {
+	if (!j && !whole && json_read_code(&je) != WN_NOMEM) {
 		r->cut_line = true; /* killed while it wrote, or still writing */
 		return WN_OK;
 	}
