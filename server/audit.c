@@ -114,9 +114,11 @@ wn_code audit_open(audit_service **out, const audit_options *opt, wn_error *err)
 				 .cls = s,
 				 .start = audit_decode_start,
 				 .run = audit_decode_run};
-	wn_code code = queue_open(&s->to_decode, s->capacity, err);
+	/* What falls back in a run takes a place above the capacity: a queue is full for nobody who has one. */
+	const size_t room = s->capacity + (size_t)infer.threads * infer.max_items;
+	wn_code code = queue_open(&s->to_decode, room, err);
 	if (code == WN_OK)
-		code = queue_open(&s->to_infer, s->capacity, err);
+		code = queue_open(&s->to_infer, room, err);
 	infer.in = s->to_infer;
 	decode.in = s->to_decode;
 	if (code == WN_OK)

@@ -9,8 +9,7 @@
 
 #include "server/log.h"
 
-/* r, whose model has changed, goes back to the decoders. False: they take no more (the server stops, or everything is
- * full). */
+/* r, whose model has changed, goes back to the decoders. False: they take no more (the server stops). */
 static bool decode_again(audit_service *s, request *r)
 {
 	atomic_fetch_add(&s->waiting, 1);
