@@ -39,7 +39,8 @@ def judge(stage, verdict, report, troubles, rate):
     late = report["run"]["requests"]["failed"] / max(1, report["run"]["requests"]["scheduled"])
     verdict.add("requests without an answer in time", "<= 1 %", f"{100 * late:.3f} %", late <= 0.01, speed=True)
     verdict.figures.update(rate_per_s=rate, outcomes=outcomes, swaps=len(swaps), latency_ms=report["run"]["latency_ms"],
-                           trouble={type(t).__name__.lower(): t.count for t in troubles}, slow_clients_ended=troubles[2].ended)
+                           trouble={type(t).__name__.lower(): t.count for t in troubles}, slow_clients_ended=troubles[2].ended,
+                           malformed_crowded_out=troubles[0].crowded_out)
 
 
 def run(stage, verdict):

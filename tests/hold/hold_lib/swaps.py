@@ -17,6 +17,7 @@ PUBLISH_EVERY = 10  # swaps
 KEEP = 3            # published versions that stay on disk
 MAX_PAIRS = 8       # of turns, should swaps be slower than --every
 SETTLED_AFTER = 10  # swaps
+MEMORY_SPAN = 30    # seconds, of which the least counts: the server gives a burst's memory back when it was not needed for ten
 
 
 class Publisher(Companion):
@@ -110,7 +111,7 @@ def judge_speed(verdict, turns):
 def judge_memory(verdict, turns, observer, ended_at, tolerance):
     if turns.settled_at is None:
         return verdict.add("RSS at the end, to RSS after the 10th swap", f"at most +{100 * tolerance:g} %", "fewer than 10 swaps", False)
-    span = max(5.0, SETTLED_AFTER * turns.stage.options.every)
+    span = min(MEMORY_SPAN, (ended_at - turns.settled_at) / 2)
     observer.judge_memory(verdict, "RSS at the end, to RSS after the 10th swap", (turns.settled_at, turns.settled_at + span),
                           (ended_at - span, ended_at), tolerance)
 
