@@ -1,7 +1,14 @@
-"""Looks at a running server all the while: memory, descriptors, liveness."""
+"""Looks at a running server all the while: memory, descriptors, liveness; and at what the machine's host takes from both."""
 import http.client
+import os
 import threading
 import time
+
+
+def stolen_s():
+    """Seconds of all processors that a virtual machine's host gave to others."""
+    with open("/proc/stat", encoding="ascii") as f:
+        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 class Observer:
@@ -10,11 +17,13 @@ class Observer:
     def __init__(self, server, every=0.2):
         self.server, self.every = server, every
         self.samples, self.alive, self.not_alive, self.slowest_alive_s = [], 0, [], 0.0
+        self.stolen = []  # one more than samples
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def __enter__(self):
         self.start = time.monotonic()
+        self.stolen.append(stolen_s())
         self.thread.start()
         return self
 
@@ -29,6 +38,7 @@ class Observer:
         while not self.over.wait(self.every):
             try:
                 self.samples.append((self.now(), self.server.resident_bytes(), self.server.open_descriptors()))
+                self.stolen.append(stolen_s())
                 self.ask_for_liveness()
             except (OSError, ValueError) as e:  # the process is gone
                 self.not_alive.append(repr(e))
@@ -56,12 +66,18 @@ class Observer:
         step = max(1, len(self.samples) // points)
         return [[round(t, 1), *memory, n] for t, memory, n in self.samples[::step]]
 
+    def note_stolen(self, verdict):
+        most = max(b - a for a, b in zip(self.stolen, self.stolen[1:]))
+        verdict.note(f"The machine's host gave {self.stolen[-1] - self.stolen[0]:.2f} s of its processors to others, at most {1e3 * most:.0f} ms "
+                     f"between two looks ({1e3 * self.every:.0f} ms apart).")
+
     def judge_memory(self, verdict, what, early, late, tolerance):
         """Of two spans of time the late one may hold so much more than the early one."""
         (before, own_before), (after, own_after) = self.resident(early), self.resident(late)
         growth = after / before - 1
         verdict.add(what, f"at most +{100 * tolerance:g} %", f"{100 * growth:+.2f} % ({before / 1e6:.1f} to {after / 1e6:.1f} MB)", growth <= tolerance)
         verdict.note(f"Of its memory anonymous: {own_before / 1e6:.1f} MB, then {own_after / 1e6:.1f} MB ({100 * (own_after / own_before - 1):+.2f} %).")
+        self.note_stolen(verdict)
         verdict.figures.update(rss_early_bytes=before, rss_late_bytes=after, anonymous_early_bytes=own_before, anonymous_late_bytes=own_after,
                                timeline=self.timeline())
 
