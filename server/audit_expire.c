@@ -106,13 +106,30 @@ static void look_by(struct audit_expiry *e, int64_t when_ns)
 	pthread_mutex_unlock(&e->lock);
 }
 
+/* Of what was just put into a queue. A service that is abandoned meanwhile has perhaps been looked through before. */
+static void see_to(audit_service *s, int64_t deadline_ns) { look_by(&s->expiry, atomic_load(&s->abandoned) ? 0 : deadline_ns); }
+
 bool audit_enqueue(audit_service *s, queue *q, request *r)
 {
 	const int64_t deadline_ns = r->deadline_ns; /* in the queue r is not ours any more */
 	if (!queue_push(q, r))
 		return false;
-	look_by(&s->expiry, deadline_ns);
+	see_to(s, deadline_ns);
 	return true;
+}
+
+size_t audit_put_back(audit_service *s, queue *q, request *const *r, size_t n)
+{
+	void *items[WORKER_MAX_ITEMS] = {0};
+	int64_t earliest_ns = INT64_MAX;
+	for (size_t i = 0; i < n; i++) {
+		items[i] = r[i];
+		earliest_ns = r[i]->deadline_ns < earliest_ns ? r[i]->deadline_ns : earliest_ns;
+	}
+	const size_t left = queue_push_front(q, items, n);
+	if (left < n)
+		see_to(s, earliest_ns);
+	return left;
 }
 
 void audit_expire_soon(audit_service *s) { look_by(&s->expiry, 0); }

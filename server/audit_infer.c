@@ -1,8 +1,9 @@
 /* audit_infer.c: runs of the model, on the inference threads.
  *
- * A thread takes what is queued, lets go of what nobody waits for any more, and runs the rest in batches: of one model
- * each, and as large as will be in time (forecast.h). A place is given back when the run begins: from then on it is the
- * run, and what is left of it, that others wait for. */
+ * A thread takes what is queued, lets go of what nobody waits for any more, and runs a batch of the rest: of one model, and as
+ * large as will be in time (forecast.h). What is not in it goes back to the queue's head before the run, which may take long: there
+ * another thread finds it, or its deadline (audit_expire.c). A place is given back when the run begins: from then on it is
+ * the run, and what is left of it, that others wait for. */
 #include "server/audit_internal.h"
 
 #include <string.h>
@@ -123,8 +124,10 @@ void audit_infer_run(void *cls, int worker, void **items, size_t count)
 	memcpy(ready, items, count * sizeof ready[0]);
 	while ((n = drop_hopeless(s, ready, n)) > 0) {
 		int size = take_batch(s, worker, batch, ready, &n);
-		if (size > 0)
-			infer_group(s, worker, batch, size);
+		if (size == 0)
+			continue;
+		n = (int)audit_put_back(s, s->to_infer, ready, (size_t)n);
+		infer_group(s, worker, batch, size);
 	}
 }
 

@@ -52,6 +52,9 @@ bool audit_fall_back(request *r);
 
 /* How requests get into to_decode and to_infer: queue_push, and r's deadline is seen to while it waits there. */
 bool audit_enqueue(audit_service *s, queue *q, request *r);
+/* Of r[0..n), taken out together, puts back what fits (queue_push_front), with its places; returns how many are left, n at most
+ * WORKER_MAX_ITEMS. */
+size_t audit_put_back(audit_service *s, queue *q, request *const *r, size_t n);
 wn_code audit_expire_start(audit_service *s, wn_error *err);
 void audit_expire_stop(audit_service *s);
 void audit_expire_close(audit_service *s);

@@ -53,6 +53,18 @@ bool queue_push(queue *q, void *item)
 	return fits;
 }
 
+size_t queue_push_front(queue *q, void *const *items, size_t n)
+{
+	pthread_mutex_lock(&q->lock);
+	for (; n > 0 && q->count < q->capacity; q->count++) {
+		q->head = (q->head + q->capacity - 1) % q->capacity;
+		q->ring[q->head] = items[--n];
+		pthread_cond_signal(&q->not_empty);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return n;
+}
+
 size_t queue_pop(queue *q, void **items, size_t max)
 {
 	static const atomic_bool never;
@@ -124,5 +136,3 @@ size_t queue_waiting(queue *q)
 	pthread_mutex_unlock(&q->lock);
 	return n;
 }
-
-size_t queue_capacity(const queue *q) { return q->capacity; }

@@ -19,6 +19,9 @@ void queue_close(queue **q);
 
 /* False when full or shut; the item stays the caller's. */
 bool queue_push(queue *q, void *item);
+/* Gives back what was taken: before everything else, in its order, and also when the queue is shut, which the poppers then find
+ * not empty. What does not fit stays the caller's: items[0..n), the first, n being what is returned. */
+size_t queue_push_front(queue *q, void *const *items, size_t n);
 /* Waits for an item, then takes up to max of those already there; no more than its share while others wait for items too: two
  * requests for two idle instances are no batch. 0 when the queue is shut and empty. */
 size_t queue_pop(queue *q, void **items, size_t max);
@@ -34,6 +37,5 @@ void queue_shut(queue *q);
 
 size_t queue_depth(queue *q);
 size_t queue_waiting(queue *q); /* poppers that wait for an item */
-size_t queue_capacity(const queue *q);
 
 #endif

@@ -56,6 +56,34 @@ static void shut_queue_gives_what_is_left_then_nothing(void **state)
 	queue_close(&q);
 }
 
+static void what_is_given_back_comes_first_also_when_shut(void **state)
+{
+	int items[6];
+	void *out[8], *const back[] = {&items[0], &items[1], &items[2]};
+	for (size_t turn = 0; turn < 5; turn++) { /* wherever the ring's ends are */
+		queue *q = open_queue(5);
+		for (size_t i = 0; i < turn; i++) {
+			assert_true(queue_push(q, &items[i]));
+			assert_int_equal(queue_pop(q, out, 1), 1);
+		}
+		assert_int_equal(queue_push_front(q, back, 0), 0);
+		for (int i = 3; i < 6; i++)
+			assert_true(queue_push(q, &items[i]));
+		queue_shut(q);
+		assert_int_equal(queue_push_front(q, back, 3), 1); /* there is room for two: the last */
+		assert_int_equal(queue_depth(q), 5);
+		assert_int_equal(queue_pop(q, out, 8), 5);
+		for (int i = 0; i < 5; i++)
+			assert_ptr_equal(out[i], &items[1 + i]);
+		assert_int_equal(queue_push_front(q, back, 3), 0);
+		assert_int_equal(queue_pop(q, out, 8), 3);
+		for (int i = 0; i < 3; i++)
+			assert_ptr_equal(out[i], &items[i]);
+		assert_int_equal(queue_pop(q, out, 8), 0);
+		queue_close(&q);
+	}
+}
+
 static void impossible_capacities_are_refused(void **state)
 {
 	queue *q;
@@ -398,6 +426,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(queue_keeps_order_and_refuses_when_full),
 	    cmocka_unit_test(shut_queue_gives_what_is_left_then_nothing),
+	    cmocka_unit_test(what_is_given_back_comes_first_also_when_shut),
 	    cmocka_unit_test(impossible_capacities_are_refused),
 	    cmocka_unit_test(waiting_poppers_share),
 	    cmocka_unit_test(items_are_taken_from_the_middle_and_the_rest_keeps_its_order),

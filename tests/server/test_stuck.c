@@ -85,6 +85,7 @@ static size_t read_image(char *out, size_t size)
 
 typedef struct asker {
 	in_process *server;
+	const char *model;
 	int64_t budget_ns;
 	pthread_t thread;
 	request *r;
@@ -94,12 +95,12 @@ typedef struct asker {
 static void *ask_main(void *arg)
 {
 	static const char HEAD[] = "--b\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\npoker\r\n"
+				   "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n%s\r\n"
 				   "--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\n";
 	asker *a = arg;
 	char *body = malloc(1 << 18);
 	assert_non_null(body);
-	memcpy(body, HEAD, sizeof HEAD - 1);
-	size_t len = sizeof HEAD - 1;
+	size_t len = (size_t)sprintf(body, HEAD, a->model);
 	len += read_image(body + len, (1 << 18) - len - 16);
 	len += (size_t)sprintf(body + len, "\r\n--b--\r\n");
 	a->r = in_process_ask_within(a->server, "multipart/form-data; boundary=b", body, len, a->budget_ns);
@@ -108,11 +109,13 @@ static void *ask_main(void *arg)
 	return NULL;
 }
 
-static void begin(asker *a, in_process *server, int64_t budget_ns)
+static void begin_with(asker *a, in_process *server, const char *model, int64_t budget_ns)
 {
-	*a = (asker){.server = server, .budget_ns = budget_ns};
+	*a = (asker){.server = server, .model = model, .budget_ns = budget_ns};
 	assert_int_equal(pthread_create(&a->thread, NULL, ask_main, a), 0);
 }
+
+static void begin(asker *a, in_process *server, int64_t budget_ns) { begin_with(a, server, "tiny/1", budget_ns); }
 
 /* Waits for it, and for its end to be as expected; detail "": an answer. */
 static void expect_end(asker *a, const char *why, const char *detail)
@@ -135,7 +138,8 @@ static void expect_answer(in_process *server)
 /* Helpers misbehave until they are replaced. */
 static in_process *open_server(const char *isolation, const char *helper)
 {
-	const char *const settings[] = {"model.name=tiny", "model.version=1", "inference.decode_threads=1", "decode.timeout=1h", isolation, NULL};
+	const char *const settings[] = {"model.name=tiny", "model.version=1", "inference.decode_threads=1", "decode.timeout=1h",
+					"inference.max_batch=2", isolation, NULL};
 	in_process *server = NULL;
 	wn_error err = {0};
 	if (!decode_helper_can_be_confined())
@@ -153,6 +157,23 @@ static void expect_counts(in_process *server, size_t n)
 	audit_service *s = in_process_audit(server);
 	assert_int_equal(audit_waiting(s), n);
 	assert_int_equal(atomic_load(&s->undecoded), n);
+}
+
+/* Beside version 1; its model holds a reference. */
+static served_model *load_version(in_process *server, int version)
+{
+	char dir[100], number[8];
+	load_step step;
+	served_model *m = NULL;
+	tiny_version_dir(dir, version);
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = version, .placement = &(placement){.instances = 1, .threads = 1}, .max_batch = 1,
+				.verify_digests = true, .memory_left = UINT64_MAX};
+	assert_ok(model_load(&m, &q, &step, err));
+	close(fd);
+	assert_ok(registry_put(in_process_registry(server), m, false, err));
+	snprintf(number, sizeof number, "%d", version);
+	return registry_find(in_process_registry(server), "tiny", number);
 }
 
 /* ---- behind a stuck decoder ---- */
@@ -270,23 +291,73 @@ static void who_waits_when_a_drain_is_over_is_told_at_once(void **state)
 	in_process_close(&server);
 }
 
-/* ---- a version on trial ---- */
+/* One run of the model stands still from its beginning until it is let go. */
+static atomic_bool hold_next_run;
+static block run_block;
 
-static served_model *load_version(in_process *server, int version)
+wn_code __real_classifier_run(classifier_session *s, const classifier_input *in, int n, float *probs, wn_error *err);
+wn_code __wrap_classifier_run(classifier_session *s, const classifier_input *in, int n, float *probs, wn_error *err);
+wn_code __wrap_classifier_run(classifier_session *s, const classifier_input *in, int n, float *probs, wn_error *err)
 {
-	char dir[100], number[8];
-	load_step step;
-	served_model *m = NULL;
-	tiny_version_dir(dir, version);
-	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
-	const load_request q = {.dir_fd = fd, .shown = dir, .name = "tiny", .version = version, .placement = &(placement){.instances = 1, .threads = 1}, .max_batch = 1,
-				.verify_digests = true, .memory_left = UINT64_MAX};
-	assert_ok(model_load(&m, &q, &step, err));
-	close(fd);
-	assert_ok(registry_put(in_process_registry(server), m, false, err));
-	snprintf(number, sizeof number, "%d", version);
-	return registry_find(in_process_registry(server), "tiny", number);
+	if (atomic_exchange(&hold_next_run, false))
+		hold(&run_block);
+	return __real_classifier_run(s, in, n, probs, err);
 }
+
+/* Both are taken out of the queue together, as a batch may have two; but they are of two versions, and the first one's run stands
+ * still. other: the second one, which may have ended by now. */
+static void take_two_and_hold_the_first(in_process *server, asker *first, asker *other, int64_t budget_ns)
+{
+	queue *q = in_process_audit(server)->to_infer;
+	block both;
+	block_inference(&both, server);
+	begin_with(first, server, "tiny/1", HOUR_NS);
+	while (queue_depth(q) < 1)
+		wait_a_little();
+	begin_with(other, server, "tiny/2", budget_ns);
+	while (queue_depth(q) < 2 && !atomic_load(&other->done))
+		wait_a_little();
+	sem_init(&run_block.begun, 0, 0);
+	sem_init(&run_block.end, 0, 0);
+	atomic_store(&hold_next_run, true);
+	let_go(&both);
+	while (sem_wait(&run_block.begun) != 0)
+		;
+}
+
+static void end_the_first(asker *first)
+{
+	assert_false(atomic_load(&first->done));
+	sem_post(&run_block.end);
+	expect_end(first, "ok", "");
+	sem_destroy(&run_block.begun);
+	sem_destroy(&run_block.end);
+}
+
+static void who_was_taken_out_with_a_stuck_run_waits_as_everybody(void **state)
+{
+	in_process *server = open_server("decode.isolation=thread", "");
+	asker first, other;
+	served_model *m = load_version(server, 2);
+	registry_release(&m);
+	take_two_and_hold_the_first(server, &first, &other, HOUR_NS);
+	assert_int_equal(audit_waiting(in_process_audit(server)), 1);
+	assert_int_equal(queue_depth(in_process_audit(server)->to_infer), 1);
+	end_the_first(&first);
+	expect_end(&other, "ok", ""); /* in its turn */
+	take_two_and_hold_the_first(server, &first, &other, 5 * SOON_NS);
+	expect_end(&other, "deadline_exceeded", "passed before ");
+	end_the_first(&first);
+	expect_counts(server, 0);
+	take_two_and_hold_the_first(server, &first, &other, HOUR_NS);
+	audit_abandon(in_process_audit(server));
+	expect_end(&other, "draining", "");
+	end_the_first(&first);
+	expect_counts(server, 0);
+	in_process_close(&server);
+}
+
+/* ---- a version on trial ---- */
 
 /* What a comparison of version 1 with another makes of the trial. */
 static trial_summary compare(const char *isolation, const char *helper, int version)
@@ -348,6 +419,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_stuck_decode_ends_at_its_own_deadline),
 		cmocka_unit_test(who_waits_for_a_stuck_run_ends_at_his_deadline),
 		cmocka_unit_test(who_waits_when_a_drain_is_over_is_told_at_once),
+		cmocka_unit_test(who_was_taken_out_with_a_stuck_run_waits_as_everybody),
 		cmocka_unit_test(a_decoder_that_fails_is_not_the_candidates_failure),
 	};
 	return cmocka_run_group_tests(tests, set_up, temp_dir_remove);
