@@ -1,15 +1,18 @@
 /* main.c: winnow-serve's command line and signals.
  *
  * Signals are blocked before the first thread exists and taken by sigwait here: no handler code runs anywhere. SIGHUP
- * reloads. After
- * the first SIGTERM or SIGINT they get their default action back, so that a second one ends the process at once. */
+ * reloads. After the first SIGTERM or SIGINT they get their default action back, so that a second one ends the process at
+ * once. A start may take long, or wait for a disk that does not answer: until the server listens a thread of its own takes those
+ * two, and ends the process as it is. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/thread.h"
 #include "model/omp_policy.h"
 #include "server/decoder.h"
 #include "server/log.h"
@@ -187,15 +190,65 @@ static int check(const server_config *c)
 	return EXIT_DONE;
 }
 
+#define SIGNAL_STARTED SIGUSR1 /* to start_guard's thread alone, which has it blocked */
+
+typedef struct start_guard {
+	pthread_t thread;
+	bool running;
+} start_guard;
+
+static void *guard_main(void *arg)
+{
+	sigset_t awaited;
+	int number = 0;
+	sigemptyset(&awaited);
+	sigaddset(&awaited, SIGTERM);
+	sigaddset(&awaited, SIGINT);
+	sigaddset(&awaited, SIGNAL_STARTED);
+	while (sigwait(&awaited, &number) != 0)
+		;
+	if (number == SIGNAL_STARTED)
+		return NULL;
+	log_info("received %s before the server was ready", strsignal(number));
+	_exit(EXIT_DONE); /* nobody was let in, so there is nothing to finish */
+}
+
+/* Until guard_stop SIGTERM and SIGINT end the process. */
+static void guard_start(start_guard *g) { g->running = thread_start(&g->thread, "start guard", guard_main, NULL) == 0; }
+
+/* What comes later waits for sigwait in main. */
+static void guard_stop(start_guard *g)
+{
+	if (!g->running)
+		return;
+	pthread_kill(g->thread, SIGNAL_STARTED);
+	pthread_join(g->thread, NULL);
+}
+
+/* All of the start that takes long. An exit code. */
+static int open_guarded(server **s, const server_config *c, wn_error *err)
+{
+	access_rules *rules = NULL;
+	start_guard guard;
+	guard_start(&guard);
+	int rc = prepare(&rules, c, err) == WN_OK ? EXIT_DONE : EXIT_USAGE;
+	if (rc == EXIT_DONE && server_open(s, c, &rules, err) != WN_OK)
+		rc = EXIT_FAILED;
+	guard_stop(&guard);
+	return rc;
+}
+
 static int serve(const server_config *c, const arguments *a, const sigset_t *signals)
 {
 	server *s = NULL;
-	access_rules *rules = NULL;
 	wn_error err = {0};
-	if (prepare(&rules, c, &err) != WN_OK)
-		return fail(&err, EXIT_USAGE);
-	if (server_open(&s, c, &rules, &err) != WN_OK)
-		return fail(&err, EXIT_FAILED);
+	int rc = open_guarded(&s, c, &err);
+	if (rc == EXIT_DONE && server_listen(s, &err) != WN_OK) {
+		server_close(&s);
+		rc = EXIT_FAILED;
+	}
+	if (rc != EXIT_DONE)
+		return fail(&err, rc);
 	int signal_number = 0;
 	while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
 		if (signal_number == SIGHUP)

@@ -3,8 +3,8 @@
  * suspended connection before the HTTP library may stop.
  *
  * Closing joins threads whose work has no bound of its own: a load reads disks that may not answer, and in the background it hardly
- * gets on where others hold the processors. An overseer bounds the whole: drain.timeout and a little more, then the process ends as
- * it is. By then nobody waits for an answer but who wanted that load. */
+ * gets on where others hold the processors. An overseer bounds all that follows drain.delay: drain.timeout and a little more, then the
+ * process ends as it is. By then nobody waits for an answer but who wanted that load. */
 #include "server/server.h"
 
 #include <malloc.h>
@@ -126,23 +126,26 @@ wn_code server_open(server **out, const server_config *c, access_rules **rules, 
 	}
 	if (code == WN_OK)
 		code = manager_start(s->manager, err);
-	if (code == WN_OK) {
-		http_options web = {.config = c,
-				    .placement = &s->placement,
-				    .registry = s->registry,
-				    .metrics = s->metrics,
-				    .audit = s->audit,
-				    .access_log = s->access_log,
-				    .pool = s->pool,
-				    .manager = s->manager,
-				    .cache = s->cache,
-				    .access = s->access};
-		code = http_open(&s->http, &web, err);
-	}
+	if (code != WN_OK)
+		server_close(out);
+	return code;
+}
+
+wn_code server_listen(server *s, wn_error *err)
+{
+	const http_options web = {.config = s->config,
+				  .placement = &s->placement,
+				  .registry = s->registry,
+				  .metrics = s->metrics,
+				  .audit = s->audit,
+				  .access_log = s->access_log,
+				  .pool = s->pool,
+				  .manager = s->manager,
+				  .cache = s->cache,
+				  .access = s->access};
+	const wn_code code = http_open(&s->http, &web, err);
 	if (code == WN_OK)
 		log_start(s);
-	else
-		server_close(out);
 	return code;
 }
 

@@ -40,6 +40,10 @@ def children(pid):
     return [int(x) for x in out]
 
 
+def threads(pid):
+    return [read_file("/proc", str(pid), "task", task, "comm").decode().strip() for task in os.listdir(f"/proc/{pid}/task")]
+
+
 def test_isolated_decoder():
     settings = (*GENEROUS, "decode.isolation=process", "decode.timeout=1h")
     with TroubledServer(*GENEROUS) as server:
@@ -327,6 +331,27 @@ def test_a_start_that_fails_has_answered_nobody():
     same(answer, b"", "an answer of a server that has no admin port")
     same(process.returncode, 1, text)
     check(f"cannot listen on 127.0.0.1 port {admin_port}" in text, text)
+
+
+def test_a_start_that_does_not_end_can_be_stopped():
+    shim = os.path.join(RUN.shims, "libshim_reading.so")
+    if RUN.slow > 1 or not os.path.exists(shim):
+        return log("     no shim: not tried")
+    hold = os.path.join(RUN.work, "hold_start")
+    command = [RUN.serve, "--listen", "127.0.0.1:0", "--registry", os.path.join(RUN.work, "registry"), "--set", "model.name=tiny"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with open(hold, "wb"):
+            pass
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=dict(os.environ, LD_PRELOAD=shim, SHIM_HOLD=hold, SHIM_FILE="config.json"))
+        try:
+            wait_for(lambda: "start guard" in threads(process.pid), what="a start")
+            process.send_signal(number)
+            text = process.communicate(timeout=60)[1].decode()
+        finally:
+            os.unlink(hold)
+            process.kill()
+        same(process.returncode, 0, text)
+        check("before the server was ready" in text and "listening" not in text, text)
 
 
 def test_wall_clock_jumps_change_nothing():
