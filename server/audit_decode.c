@@ -120,7 +120,8 @@ static bool decode_one(audit_service *s, int worker, request *r)
 		r->stage_ns[STAGE_PREPROCESS] = now - decoded;
 		forecast_decoded(&s->forecast, now - start, now);
 	} else {
-		forecast_decode_ended(&s->forecast, decoded - start, decoded);
+		const bool timed_out = why == REASON_DEADLINE_EXCEEDED || decoded - start >= s->opt.config->decode_timeout_ns;
+		forecast_decode_ended(&s->forecast, why != REASON_OK && !timed_out, decoded - start, decoded);
 	}
 	decoder_release(s->image_decoders[worker], &img);
 	return why == REASON_OK;

@@ -6,10 +6,11 @@
 
 void forecast_decoded(forecast *f, int64_t took_ns, int64_t now_ns) { estimate_add(&f->decode, took_ns, now_ns); }
 
-void forecast_decode_ended(forecast *f, int64_t took_ns, int64_t now_ns)
+void forecast_decode_ended(forecast *f, bool refused, int64_t took_ns, int64_t now_ns)
 {
+	const int64_t expected_ns = estimate_get(&f->decode, ESTIMATE_TYPICAL, now_ns);
 	took_ns = took_ns < FORECAST_LONGEST_CUT_NS ? took_ns : FORECAST_LONGEST_CUT_NS;
-	if (took_ns > estimate_get(&f->decode, ESTIMATE_TYPICAL, now_ns))
+	if (took_ns > expected_ns && !(refused && expected_ns == 0))
 		estimate_add(&f->decode, took_ns, now_ns);
 }
 

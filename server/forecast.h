@@ -44,12 +44,13 @@ typedef struct forecast_ahead {
 
 /* Measurements. */
 void forecast_decoded(forecast *f, int64_t took_ns, int64_t now_ns);
-/* One that ended without a prompt after took_ns: refused, cut off, or too late. It says that decoding takes at least so long, which
- * is news only where less was expected: many quick refusals make no image quick. What is longer than
+/* One that ended without a prompt after took_ns. It says that decoding takes at least so long, which is news only where less was
+ * expected. Where nothing is known only what was cut off, or given up when it was decoded, says anything: what was refused may
+ * not have been an image at all, and however many are refused quickly, no image is quick for that. What is longer than
  * FORECAST_LONGEST_CUT_NS counts as that: an estimate lives four times as long as what it is made of, and four stuck decodes
  * of five seconds must not turn everybody away for twenty more. */
 #define FORECAST_LONGEST_CUT_NS ((int64_t)1000000000)
-void forecast_decode_ended(forecast *f, int64_t took_ns, int64_t now_ns);
+void forecast_decode_ended(forecast *f, bool refused, int64_t took_ns, int64_t now_ns);
 void forecast_run_begins(forecast *f, int instance, int size, int64_t now_ns);
 void forecast_run_ends(forecast *f, int instance, int64_t now_ns); /* counts the run */
 

@@ -121,22 +121,27 @@ static void decodes_without_an_image_only_say_at_least(void **state)
 {
 	forecast f = {.instances = 1, .decode_threads = 1, .max_batch = 1};
 	int64_t now = 1000 * MS;
-	for (int i = 0; i < ESTIMATE_RUNS; i++)
+	for (int i = 0; i < 100; i++)
+		forecast_decode_ended(&f, true, 1 * MS, now); /* nothing is known, and refusals make nothing known */
+	assert_int_equal(decode_expected(&f, now), 0);
+	for (int i = 0; i < ESTIMATE_ENOUGH; i++) /* as the first images show: nothing else is among what they are judged by */
 		forecast_decoded(&f, 4 * MS, now);
 	assert_int_equal(decode_expected(&f, now), 4 * MS);
+	for (int i = ESTIMATE_ENOUGH; i < ESTIMATE_RUNS; i++)
+		forecast_decoded(&f, 4 * MS, now);
 	for (int i = 0; i < 100; i++)
-		forecast_decode_ended(&f, 1 * MS, now); /* refusals are quick: images are not */
+		forecast_decode_ended(&f, true, 1 * MS, now); /* refusals are quick: images are not */
 	assert_int_equal(decode_expected(&f, now), 4 * MS);
 	for (int i = 0; i < ESTIMATE_RUNS / 2; i++)
-		forecast_decode_ended(&f, 90 * MS, now); /* cut off at their deadlines: some are not believed */
+		forecast_decode_ended(&f, false, 90 * MS, now); /* cut off at their deadlines: some are not believed */
 	assert_int_equal(decode_expected(&f, now), 4 * MS);
-	forecast_decode_ended(&f, 90 * MS, now); /* most are */
+	forecast_decode_ended(&f, false, 90 * MS, now); /* most are */
 	assert_int_equal(decode_expected(&f, now), 90 * MS);
 	assert_int_equal(decode_expected(&f, now + ESTIMATE_LIFETIME_NS + 1), 0); /* and everybody is tried again */
 	/* Nothing is known: what is stuck is learnt, but not remembered for as long as five-second decodes would be. */
 	forecast stuck = {.instances = 1, .decode_threads = 1, .max_batch = 1};
 	for (int i = 0; i < ESTIMATE_ENOUGH; i++)
-		forecast_decode_ended(&stuck, 5000 * MS, now);
+		forecast_decode_ended(&stuck, false, 5000 * MS, now);
 	assert_int_equal(decode_expected(&stuck, now), FORECAST_LONGEST_CUT_NS);
 	assert_int_equal(decode_expected(&stuck, now + 4 * FORECAST_LONGEST_CUT_NS + 1), 0);
 }
