@@ -91,7 +91,10 @@ static wn_code limit_memory(const image_limits *l, wn_error *err)
 	if (!known)
 		return wn_fail(err, WN_IO, "cannot read /proc/self/statm, to limit the image decoder's memory");
 	const uint64_t pixels = (uint64_t)l->max_pixels < MOST_PIXELS ? (uint64_t)l->max_pixels : MOST_PIXELS;
-	const rlim_t most = pages * (uint64_t)sysconf(_SC_PAGESIZE) + pixels * BYTES_A_PIXEL + l->max_bytes * FILE_COPIES + MEMORY_SPARE;
+	rlim_t most = pages * (uint64_t)sysconf(_SC_PAGESIZE) + pixels * BYTES_A_PIXEL + l->max_bytes * FILE_COPIES + MEMORY_SPARE;
+	struct rlimit found;
+	if (getrlimit(RLIMIT_AS, &found) == 0 && found.rlim_max < most)
+		most = found.rlim_max; /* whoever started the server allows less: that is a limit too, and not ours to raise */
 	if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most}) != 0)
 		return wn_fail(err, WN_IO, "cannot limit the image decoder's memory: %s", strerror(errno));
 	return WN_OK;

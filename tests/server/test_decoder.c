@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -389,6 +390,41 @@ static uint8_t *make_largest_png(int side, size_t *len)
 	return png;
 }
 
+#define LOW_LIMIT ((rlim_t)1 << 30)
+
+/* The limits of the images alone come to more. */
+static void a_lower_limit_found_is_kept_and_costs_no_isolation(void **state)
+{
+	if (!CONFINED)
+		skip();
+	char path[64], line[200], *data;
+	size_t len;
+	image img;
+	unsigned long long soft = 0;
+	wn_error err = {0};
+	decoder_options opt = THREAD;
+	decoder *d = NULL;
+	opt.isolation = DECODE_IN_PROCESS;
+	opt.limits.max_pixels = 64 << 20;
+	setenv("TEST_DECODER", "low limit", 1);
+	if (decoder_open(&d, &opt, &err) != WN_OK)
+		fail_msg("%s", err.message);
+	read_sample("good.png", &data, &len);
+	if (decoder_decode(d, &img, data, len, 56, 56, INT64_MAX, &err) != WN_OK)
+		fail_msg("%s", err.message);
+	decoder_release(d, &img);
+	assert_int_equal(decoder_restarts(d), 0);
+	free(data);
+	snprintf(path, sizeof path, "/proc/%d/limits", child());
+	FILE *limits = fopen(path, "r");
+	assert_non_null(limits);
+	while (fgets(line, sizeof line, limits) && sscanf(line, "Max address space %llu", &soft) != 1)
+		;
+	fclose(limits);
+	assert_int_equal(soft, LOW_LIMIT);
+	decoder_close(&d);
+}
+
 static void the_largest_image_fits_a_helpers_memory(void **state)
 {
 	if (!CONFINED)
@@ -574,6 +610,8 @@ int main(int argc, char **argv)
 		const char *how = getenv("TEST_DECODER");
 		if (how && strcmp(how, "slow") == 0)
 			raise(SIGSTOP);
+		else if (how && strcmp(how, "low limit") == 0)
+			setrlimit(RLIMIT_AS, &(struct rlimit){LOW_LIMIT, LOW_LIMIT});
 		else if (how && *how)
 			return bad_helper(how);
 		return decode_helper_main();
@@ -589,6 +627,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(a_helper_does_not_outlive_a_server_that_is_killed),
 	    cmocka_unit_test(what_a_helper_leaves_in_the_memory_is_not_its_successors),
 	    cmocka_unit_test(a_helper_gets_no_more_memory_than_images_take),
+	    cmocka_unit_test(a_lower_limit_found_is_kept_and_costs_no_isolation),
 	    cmocka_unit_test(the_largest_image_fits_a_helpers_memory),
 	    cmocka_unit_test(helper_that_lies_is_not_believed),
 	    cmocka_unit_test(helper_cannot_leave),
