@@ -21,6 +21,7 @@
 #define WATCH_INTERVAL_NS   200000000
 #define CROWDED_INTERVAL_NS 20000000
 #define SHRINK_INTERVAL_NS  10000000000
+#define WORTH_TRIMMING      ((size_t)1 << 20) /* malloc_trim holds every allocation up: not for a request more or less */
 
 bool connection_step(connection *c, phase from, phase to)
 {
@@ -100,7 +101,7 @@ static void give_back_memory(http *h, int64_t *next, int64_t now)
 	if (now < *next)
 		return;
 	*next = now + SHRINK_INTERVAL_NS;
-	if (request_pool_shrink(h->opt.pool))
+	if (request_pool_shrink(h->opt.pool) >= WORTH_TRIMMING)
 		malloc_trim(0); /* their buffers are too small for malloc to give back by itself */
 }
 

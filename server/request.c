@@ -212,7 +212,12 @@ void request_pool_put(request_pool *p, request *r)
 		request_destroy(r);
 }
 
-bool request_pool_shrink(request_pool *p)
+static size_t request_size(const request *r)
+{
+	return sizeof *r + r->body.cap + r->decoded.cap + r->text.cap + r->assist.cap + r->pixels.cap + r->prompt.cap;
+}
+
+size_t request_pool_shrink(request_pool *p)
 {
 	pthread_mutex_lock(&p->lock);
 	request **end = &p->free_list;
@@ -223,12 +228,13 @@ bool request_pool_shrink(request_pool *p)
 	p->free_count -= p->unneeded;
 	p->unneeded = p->free_count;
 	pthread_mutex_unlock(&p->lock);
-	const bool any = gone;
+	size_t freed = 0;
 	for (request *next; gone; gone = next) {
 		next = gone->next_free;
+		freed += request_size(gone);
 		request_destroy(gone);
 	}
-	return any;
+	return freed;
 }
 
 reason request_fail(request *r, reason why, const char *fmt, ...)

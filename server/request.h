@@ -104,8 +104,9 @@ void request_pool_close(request_pool **p);  /* every request must be back */
 request *request_pool_get(request_pool *p); /* NULL on no memory; outcome OK, everything else empty */
 void request_pool_put(request_pool *p, request *r);
 size_t request_pool_bytes(request_pool *p); /* held now */
-/* Frees the requests that nobody has taken since the last call: what a burst needed is not kept for ever. False when there were none. */
-bool request_pool_shrink(request_pool *p);
+/* Frees the requests that nobody has taken since the last call: what a burst needed is not kept for ever. Returns the bytes
+ * freed, with all buffers. */
+size_t request_pool_shrink(request_pool *p);
 
 /* Records how the request ends, with one line for its sender; the first call wins. Returns r's outcome. */
 reason request_fail(request *r, reason why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
