@@ -74,7 +74,8 @@ static bool has_left(const connection *c)
 	return poll(&p, 1, 0) > 0;
 }
 
-static void check_connection(connection *c, int64_t now)
+/* look: for those who left, which costs a system call for each, under the lock. */
+static void check_connection(connection *c, bool look, int64_t now)
 {
 	const server_config *config = c->http->opt.config;
 	int seen = atomic_load(&c->phase); /* before since_ns: see connection_step */
@@ -88,7 +89,7 @@ static void check_connection(connection *c, int64_t now)
 	case PHASE_RECEIVING:
 		if (waited > config->receive_timeout_ns)
 			connection_give_up(c, PHASE_RECEIVING, "", config->receive_timeout_ns);
-		else if (waited > WATCH_INTERVAL_NS && has_left(c))
+		else if (look && waited > WATCH_INTERVAL_NS && has_left(c))
 			shutdown(c->fd, SHUT_RDWR); /* an edge */
 		break;
 	default:
@@ -108,12 +109,15 @@ static void give_back_memory(http *h, int64_t *next, int64_t now)
 static void *watch_main(void *arg)
 {
 	http *h = arg;
-	int64_t next_shrink = 0;
+	int64_t next_look = 0, next_shrink = 0;
 	pthread_mutex_lock(&h->lock);
 	while (!h->stop) {
-		int64_t now = monotonic_ns();
+		const int64_t now = monotonic_ns();
+		const bool look = now >= next_look;
 		for (connection *c = h->connections; c; c = c->next)
-			check_connection(c, now);
+			check_connection(c, look, now);
+		if (look)
+			next_look = now + WATCH_INTERVAL_NS;
 		int64_t until = now + (http_crowd_relieve(h, now) ? CROWDED_INTERVAL_NS : WATCH_INTERVAL_NS);
 		struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 		pthread_cond_timedwait(&h->wake, &h->lock, &t);
