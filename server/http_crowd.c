@@ -80,7 +80,7 @@ static bool has_unread(const connection *c)
 	return ioctl(c->fd, FIONREAD, &n) == 0 && n > 0;
 }
 
-static bool relieve(const listener *l, int64_t now_ns)
+static bool relieve(listener *l, int64_t now_ns)
 {
 	http *h = l->http;
 	candidates found = {.count = 0};
@@ -99,23 +99,24 @@ static bool relieve(const listener *l, int64_t now_ns)
 		if (has_unread(f->c) || !connection_give_up(f->c, f->phase, "others need the connection, and ", f->waited_ns))
 			continue;
 		atomic_fetch_add(&h->evicted, 1);
+		l->evicted++;
 		wanted--;
 	}
 	return true;
 }
 
 /* At once when it begins, then at most once a minute. */
-static void tell(http *h, int64_t now_ns)
+static void tell(listener *l, int64_t now_ns)
 {
-	uint64_t evicted = atomic_load(&h->evicted), news = evicted - h->evicted_told;
-	if (news == 0 || (h->told_ns != 0 && now_ns - h->told_ns < TELL_NS))
+	const uint64_t news = l->evicted - l->evicted_told;
+	if (news == 0 || (l->told_ns != 0 && now_ns - l->told_ns < TELL_NS))
 		return;
-	h->evicted_told = evicted;
-	h->told_ns = now_ns;
-	pthread_mutex_unlock(&h->lock); /* whoever reads the log may be slow */
-	log_warning("connections run out (http.max_connections: at most %d): %llu closed that had waited longest without a complete request",
-		    h->listeners[0].limit, (unsigned long long)news);
-	pthread_mutex_lock(&h->lock);
+	l->evicted_told = l->evicted;
+	l->told_ns = now_ns;
+	pthread_mutex_unlock(&l->http->lock); /* whoever reads the log may be slow */
+	log_warning("connections run out (%s: at most %d): %llu closed that had waited longest without a complete request",
+		    l->admin ? "on the admin listener" : "http.max_connections", l->limit, (unsigned long long)news);
+	pthread_mutex_lock(&l->http->lock);
 }
 
 bool http_crowd_relieve(http *h, int64_t now_ns)
@@ -125,6 +126,7 @@ bool http_crowd_relieve(http *h, int64_t now_ns)
 		return false; /* perhaps the listeners are still being opened */
 	for (int i = 0; i < 2; i++)
 		crowded |= relieve(&h->listeners[i], now_ns);
-	tell(h, now_ns);
+	for (int i = 0; i < 2; i++)
+		tell(&h->listeners[i], now_ns);
 	return crowded;
 }

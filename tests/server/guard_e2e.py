@@ -259,9 +259,9 @@ BEGINNINGS = (b"", b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: ",
 class Crowd(threading.Thread):
     """Clients that hold connections and never finish a request; whoever is closed comes back at once."""
 
-    def __init__(self, server, count):
+    def __init__(self, port, count):
         super().__init__()
-        self.address, self.returned, self.over = ("127.0.0.1", server.port), 0, threading.Event()
+        self.address, self.returned, self.over = ("127.0.0.1", port), 0, threading.Event()
         self.begun = [(self.begin(b), b) for b in itertools.islice(itertools.cycle(BEGINNINGS), count)]
 
     def begin(self, beginning):
@@ -305,7 +305,7 @@ def told(server):
 
 
 def test_whoever_holds_connections_keeps_nobody_out():
-    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=8") as server, Crowd(server, 20) as crowd:
+    with TroubledServer(*GENEROUS, *FOREVER, "http.max_connections=8") as server, Crowd(server.port, 20) as crowd:
         wait_for(lambda: crowd.returned > 40, what="as many closed as there are, twice")
         for _ in range(8):
             same(server.ask("GET", "/v2/health/live")[0], 200, "live")
@@ -315,6 +315,14 @@ def test_whoever_holds_connections_keeps_nobody_out():
         wait_for(lambda: crowd.returned > before + 20, what="it goes on")
         same(told(server), 1, "lines in the log")
         check(server.metrics()["winnow_connections_evicted_total"] > 40, "connections closed to make room")
+
+
+def test_the_log_says_where_connections_run_out():
+    with TroubledServer(*GENEROUS, *FOREVER, "admin.address=127.0.0.1", "admin.port=0") as server, Crowd(server.admin_port, 80) as crowd:
+        wait_for(lambda: crowd.returned > 10, what="some are closed")
+        same(server.ask("GET", "/v2/health/live", port=server.admin_port)[0], 200, "live")
+        wait_for(lambda: "connections run out (on the admin listener: at most 64)" in server.errors(), what="a line in the log")
+        same(told(server), 0, "lines about the other one")
 
 
 def test_what_is_worked_on_is_not_cut_off():
@@ -328,7 +336,7 @@ def test_what_is_worked_on_is_not_cut_off():
         audits = [server.connect() for _ in range(40)]
         for s in audits:
             s.sendall(head + body)
-        with Crowd(server, 30) as crowd:
+        with Crowd(server.port, 30) as crowd:
             wait_for(lambda: crowd.returned > 30, what="room made")
             for pid in helpers:
                 os.kill(pid, signal.SIGCONT)
@@ -434,7 +442,7 @@ def test_connections_leave_open_files_for_the_rest():
         found = re.search(r"http\.max_connections: 256 connections need (\d+) open files with everything else, 90 are allowed "
                           r"\(ulimit -Hn, LimitNOFILE\): at most 45 connections are taken", server.errors())
         check(found and int(found.group(1)) > 256, server.errors())
-        with Crowd(server, 60) as crowd:
+        with Crowd(server.port, 60) as crowd:
             wait_for(lambda: crowd.returned > 60, what="room made")
             for pid in children(server.pid):  # decoding helpers, if there are any: they are started anew
                 os.kill(pid, signal.SIGKILL)
