@@ -119,11 +119,13 @@ wn_code access_log_check(const char *path, wn_error *err)
 			return cannot_append(path, EISDIR, err);
 		return faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 ? WN_OK : cannot_append(path, errno, err);
 	}
+	int e = errno;
 	const char *slash = strrchr(path, '/');
 	char *directory = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
 	if (!directory)
 		return wn_fail(err, WN_NOMEM, "log.access: out of memory");
-	int e = errno == ENOENT && faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+	if (e == ENOENT)
+		e = faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
 	free(directory);
 	return e == 0 ? WN_OK : cannot_append(path, e, err);
 }

@@ -343,9 +343,22 @@ static enum MHD_Result no_memory_to_begin(http *h, const char *url)
 	return MHD_NO;
 }
 
+/* False: the watcher has given the connection up. It reads request_id from the step on. */
+static bool begin_to_receive(connection *c)
+{
+	const char *id = header(c, "X-Request-Id");
+	if (atomic_load(&c->phase) != PHASE_AWAITING)
+		return false;
+	if (id && request_id_is_valid(id))
+		snprintf(c->request_id, sizeof c->request_id, "%s", id);
+	else
+		request_random_id(c->request_id);
+	return connection_step(c, PHASE_AWAITING, PHASE_RECEIVING);
+}
+
 static enum MHD_Result begin(http *h, connection *c, const char *url, const char *method, void **request_slot)
 {
-	if (!connection_step(c, PHASE_AWAITING, PHASE_RECEIVING))
+	if (!begin_to_receive(c))
 		return MHD_NO;
 	/* Counted first, then asked: either http_finish waits for this request, or this request sees that it comes too late. */
 	atomic_fetch_add(&h->begun, 1);
@@ -359,12 +372,7 @@ static enum MHD_Result begin(http *h, connection *c, const char *url, const char
 	r->http = c;
 	snprintf(r->method, sizeof r->method, "%s", method);
 	snprintf(r->path, sizeof r->path, "%s", url);
-	const char *id = header(c, "X-Request-Id");
-	if (id && request_id_is_valid(id))
-		snprintf(r->id, sizeof r->id, "%s", id);
-	else
-		request_random_id(r->id);
-	memcpy(c->request_id, r->id, sizeof r->id);
+	memcpy(r->id, c->request_id, sizeof r->id);
 	c->route = route_of(url);
 	if (!c->listener->everything && !route_is_on(c->route.id, c->listener->admin))
 		c->route.id = ROUTE_NONE;

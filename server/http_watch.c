@@ -120,7 +120,8 @@ static void *watch_main(void *arg)
 			next_look = now + WATCH_INTERVAL_NS;
 		int64_t until = now + (http_crowd_relieve(h, now) ? CROWDED_INTERVAL_NS : WATCH_INTERVAL_NS);
 		struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
-		pthread_cond_timedwait(&h->wake, &h->lock, &t);
+		if (!h->stop) /* which may have come while a line was logged */
+			pthread_cond_timedwait(&h->wake, &h->lock, &t);
 		pthread_mutex_unlock(&h->lock);
 		give_back_memory(h, &next_shrink, monotonic_ns());
 		pthread_mutex_lock(&h->lock);
