@@ -15,7 +15,7 @@ typedef struct access_log access_log;
 
 /* path: "-" is stdout, "" no log at all (*out is NULL, which every function accepts), else a file to append to. */
 wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err);
-/* That it could be opened, without opening it: WN_IO as above. */
+/* Whether it could be opened, as far as can be seen without opening it or making anything: WN_IO, WN_NOMEM. */
 wn_code access_log_check(const char *path, wn_error *err);
 /* Writes what is waiting, for at most a second. */
 void access_log_close(access_log **log);

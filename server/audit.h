@@ -2,16 +2,14 @@
  *
  *   HTTP thread: audit_admit (a place, or 429/503/504) -> audit_submit
  *   decode threads: parse the body -> which model -> decode -> preprocess -> prompt
- *   inference thread i: run the model on what is queued (session i of the request's model) -> decide -> answer ->
- * done()
+ *   inference thread i: run the model on what is queued (session i of the request's model) -> decide -> answer -> done()
  *
  * Places are counted once for both queues, so that work that was let in never meets a full queue later. Before every
  * stage a request is given up when its deadline has passed, when what waits ahead and the measured service times say that
  * it will (server/forecast.h, which also says why the newest is refused), when its client hung up, or when a drain ran out
  * of time. One whose deadline passes while it waits is ended there and then, whatever the stage before it is busy with
- * (audit_expire.c). What a version on trial cannot answer goes to the decode threads once more, for the version that answers otherwise. The
- * service knows nothing of HTTP: it ends every request by calling
- * done(). */
+ * (audit_expire.c). What a version on trial cannot answer goes to the decode threads once more, for the version that
+ * answers otherwise. The service knows nothing of HTTP: it ends every request by calling done(). */
 #ifndef WINNOW_SERVER_AUDIT_H
 #define WINNOW_SERVER_AUDIT_H
 

@@ -5,8 +5,8 @@
  * it costs one request (422) and a new helper.
  *
  * What takes it over stays for the images that follow, of whatever client: it lives until it crashes, takes too long, or is caught
- * speaking out of turn. It can see those images and what is left of earlier ones, put others in their place, and say in its messages to one client what another
- * one sent. It cannot reach anything else, hold up a decode thread longer than an image may take, or outlive us; and the helper
+ * speaking out of turn. It can see those images and what is left of earlier ones, put others in their place, and say in its
+ * messages to one client what another one sent. It cannot reach anything else, hold up a decode thread longer than an image may take, or outlive us; and the helper
  * after it finds nothing in the shared memory that it has to trust.
  *
  *   decode thread                                helper (one for each decode thread)

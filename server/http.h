@@ -1,8 +1,9 @@
 /* http.h: HTTP/1.1 on libmicrohttpd: connections, bodies, answers; no audit logic.
  *
  * libmicrohttpd's threads (epoll, a fixed pool) run short callbacks only: they collect a bounded body, hand a complete
- * audit to the audit service and suspend its connection; audit_options.done resumes it from a worker. One more thread
- * watches for requests that drip in too slowly, which the library's idle timeout cannot see. */
+ * audit to the audit service, or a command to the model manager, and suspend its connection; whoever ends it resumes it, from
+ * another thread. One more thread watches for what the library cannot see: requests that drip in too slowly, clients that left
+ * amid one, and connections that run out; and gives the memory of a burst back. */
 #ifndef WINNOW_SERVER_HTTP_H
 #define WINNOW_SERVER_HTTP_H
 
@@ -39,7 +40,8 @@ int http_admin_port(const http *h); /* 0: no admin listener */
 void http_leave(http *h);
 /* That, and new audits and commands are answered 503. */
 void http_drain(http *h);
-/* Audits and commands to the model manager, begun and not yet fully answered; without those refused since http_drain. */
+/* Audits and commands to the model manager, begun and not yet fully answered; without those that were refused as they began, since
+ * http_leave. */
 size_t http_in_flight(http *h);
 /* No request is begun any more, on either listener; waits until those that were are fully answered, at most until the
  * given time (monotonic_ns). Returns how many are not. */

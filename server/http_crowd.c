@@ -2,14 +2,15 @@
  *
  * The library takes so many connections and no more: at its limit it stops accepting, and whoever comes then waits in the kernel's
  * backlog until somebody leaves. Clients that say nothing, or drip, may stay for tens of seconds; a liveness probe gives up
- * after one, and a healthy server is restarted. So a sixteenth of the connections is kept free: when less is, those are closed that have waited
- * longest for a request to become complete. An idle kept-alive connection may be closed at any time (RFC 9112 section 9.5), as
- * one whose headers never end; a body that is on its way is worth more and counts a quarter of its time, so that dripped bodies follow.
+ * after one, and a healthy server is restarted. So a sixteenth of the connections is kept free: when less is, those are closed
+ * that have waited longest for a request to become complete. An idle kept-alive connection may be closed at any time (RFC 9112
+ * section 9.5), as one whose headers never end; a body that is on its way is worth more and counts a quarter of its time, so that
+ * dripped bodies follow.
  * A request that is complete is never cut off, nor is who came, was answered or began to send a moment ago: when everybody is
  * busy new clients wait for an answer, which then closes its connection.
  *
- * The library divides its limit among the threads of its pool, and a thread whose share is taken leaves the listening socket to the others. As
- * the shares add up to the limit, one of them has room whenever the listener has.
+ * The library divides its limit among the threads of its pool, and a thread whose share is taken leaves the listening socket to
+ * the others. As the shares add up to the limit, one of them has room whenever the listener has.
  *
  * The HTTP threads count; the one that goes beyond the mark wakes the watcher (http_watch.c), which looks and closes, and looks again
  * soon for as long as room is scarce. */

@@ -6,8 +6,8 @@
  * cannot be stopped with a request in the audit service, so a start that can fail must have let none in.
  *
  * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first the
- * server says that it is about to go, and serves on (http_leave); then new ones that would need work are refused (http_drain), and when that work is done none is begun any more (http_finish) and the
- * last answers get out. A request that comes in between finds its connection closed without a byte, as it does a moment
+ * server says that it is about to go, and serves on (http_leave); then new ones that would need work are refused
+ * (http_drain), and when that work is done none is begun any more (http_finish) and the last answers get out. A request that comes in between finds its connection closed without a byte, as it does a moment
  * later anyway; it has done nothing, so its sender may ask elsewhere. */
 #include "server/http_internal.h"
 
@@ -22,7 +22,8 @@
 
 #define ADMIN_CONNECTIONS 64
 #define BASE_DESCRIPTORS  64 /* logs, inotify, a model's files while it is read, the registry's directories */
-#define THREAD_DESCRIPTORS 4 /* of an HTTP thread (epoll, events), of a decode thread (its helper's socket and memory, twice while it is replaced) */
+/* Of an HTTP thread (epoll, events), of a decode thread (its helper's socket and memory, twice while it is replaced). */
+#define THREAD_DESCRIPTORS 4
 
 static int listen_socket(const struct sockaddr_storage *address, socklen_t len, const char *shown, int *port, wn_error *err)
 {

@@ -290,7 +290,8 @@ static void put_gauges(FILE *f, metrics *m, const metrics_gauges *g)
 		put_placement(f, g->placement);
 	if (g->manager)
 		manager_metrics(g->manager, f);
-	number(f, "winnow_decoder_restarts_total", "counter", "Image decoding helpers that crashed or hung and were replaced.",
+	number(f, "winnow_decoder_restarts_total", "counter",
+	       "Image decoding helpers that crashed, hung, were cut off at a deadline or spoke out of turn, and were replaced.",
 	       (double)g->decoder_restarts);
 	number(f, "winnow_cache_hits_total", "counter", "Audits answered from the result cache.", (double)g->cache.hits);
 	number(f, "winnow_cache_misses_total", "counter", "Audits that the result cache did not know.", (double)g->cache.misses);

@@ -2,8 +2,8 @@
  *
  * Three lifetimes meet here: the model's (a reference), the pool's (buffers that are kept from request to request) and
  * the request's (everything request_pool_put clears). A request is owned by exactly one thread at a time: the HTTP
- * thread of its connection while it is received or answered, the stage that popped it in between; the hand-overs are
- * the queues and MHD_resume_connection. */
+ * thread of its connection while it is received or answered; in between the stage that took it out of a queue, or the thread that
+ * takes those out whose deadline has passed there. The hand-overs are the queues and MHD_resume_connection. */
 #ifndef WINNOW_SERVER_REQUEST_H
 #define WINNOW_SERVER_REQUEST_H
 
