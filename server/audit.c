@@ -51,7 +51,7 @@ void audit_finish(audit_service *s, request *r)
 		if (r->answer)
 			metrics_count_decision(s->opt.metrics, r->label, action_name(r->verdict.suggestion));
 		else
-			request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+			request_no_memory(r);
 	}
 	if (r->trial && r->outcome == REASON_OK && !r->cached) /* what was not computed tells a trial nothing */
 		compare_submit(s->opt.comparer, r);

@@ -64,7 +64,7 @@ static reason decode_image(audit_service *s, int worker, request *r, image *img)
 	case WN_UNSUPPORTED:
 		return request_fail(r, REASON_UNSUPPORTED_IMAGE, "image: %s", err.message);
 	case WN_NOMEM:
-		return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		return request_no_memory(r);
 	case WN_IO:
 		log_error("request %s: %s", r->id, err.message);
 		return request_fail(r, REASON_INTERNAL, "the image decoder is not available");
@@ -81,12 +81,12 @@ static reason prepare_inputs(request *r, const image *img)
 	if (bytes_reserve(&r->pixels, 3 * sizeof(float) * (size_t)ip->size * (size_t)ip->size, &err) != WN_OK ||
 	    bytes_reserve(&r->prompt, sizeof(int32_t) * (size_t)ckpt->manifest.max_text_tokens, &err) != WN_OK ||
 	    image_preprocess((float *)r->pixels.data, ip, img, &err) != WN_OK)
-		return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		return request_no_memory(r);
 	const char *assist = r->assist.len ? (const char *)r->assist.data : "";
 	if (classifier_encode_prompt(r->model->classifier, (const char *)r->text.data, assist,
 				     (int32_t *)r->prompt.data, &r->prompt_len, &err) != WN_OK) {
 		if (err.code == WN_NOMEM)
-			return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+			return request_no_memory(r);
 		log_error("request %s: cannot build the prompt: %s", r->id, err.message);
 		return request_fail(r, REASON_INTERNAL, "the prompt cannot be built from this text");
 	}

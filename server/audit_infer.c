@@ -52,7 +52,7 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 		if (code != WN_OK) {
 			log_error("request %s: inference failed: %s", r->id, err.message);
 			if (code == WN_NOMEM)
-				request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+				request_no_memory(r);
 			else
 				request_fail(r, REASON_INTERNAL, "inference failed");
 		} else if (end >= r->deadline_ns) {

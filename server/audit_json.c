@@ -96,7 +96,7 @@ static reason set_base64_image(request *r, const char *text, size_t len, const f
 	if (bytes_reserve(&r->decoded, BASE64_DECODE_LENGTH(len) + 1, &err) != WN_OK)
 		return err.code == WN_TOO_LARGE
 			   ? request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err.message)
-			   : request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+			   : request_no_memory(r);
 	struct base64_decode_ctx ctx;
 	base64_decode_init(&ctx);
 	size_t n = BASE64_DECODE_LENGTH(len);
@@ -137,7 +137,7 @@ static json_t *parse(request *r, const outline *o)
 	if (root)
 		return root;
 	if (json_read_code(&je) == WN_NOMEM)
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 	else if (json_error_code(&je) == json_error_duplicate_key)
 		request_fail(r, REASON_DUPLICATE_FIELD, "line %d, column %d: a key is given twice", je.line, je.column);
 	else /* je.text may quote the whole body's neighbourhood: position is enough */

@@ -66,7 +66,7 @@ static reason no_memory(request *r, const wn_error *err)
 {
 	if (err->code == WN_TOO_LARGE)
 		return request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err->message);
-	return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+	return request_no_memory(r);
 }
 
 reason field_set_text(request *r, field f, const void *data, size_t len, const field_limits *limits)

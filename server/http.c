@@ -184,7 +184,7 @@ static void answer_get(connection *c, request *r)
 	}
 	registry_release(&m);
 	if (!r->answer)
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 }
 
 /* ---- commands to the model manager ---- */
@@ -211,7 +211,7 @@ static void command_done(model_command *cmd)
 	if (cmd->outcome != REASON_OK)
 		request_fail(r, cmd->outcome, "%s", cmd->detail);
 	else if (!(r->answer = repository_answer_command(cmd)))
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 	r->answer_type = TYPE_JSON;
 	free(cmd);
 	http_request_done(r);
@@ -222,7 +222,7 @@ static bool submit_command(connection *c, request *r)
 {
 	model_command *cmd = calloc(1, sizeof *cmd);
 	if (!cmd) {
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 		return false;
 	}
 	cmd->kind = c->route.id == ROUTE_LOAD ? COMMAND_LOAD : COMMAND_UNLOAD;
@@ -246,7 +246,7 @@ static void answer_index(connection *c, request *r)
 		return;
 	r->answer_type = TYPE_JSON;
 	if (!(r->answer = repository_answer_index(c->http->opt.manager, ready_only)))
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 }
 
 /* ---- refusing early: everything the headers can tell ---- */
@@ -403,7 +403,7 @@ static enum MHD_Result receive(connection *c, request *r, const char *data, size
 		else if (bytes_append(&r->body, data, size, max, &err) == WN_TOO_LARGE)
 			request_fail(r, REASON_BODY_BUDGET, "%s; try again shortly", err.message);
 		else if (err.code != WN_OK)
-			request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+			request_no_memory(r);
 	}
 	if (r->outcome != REASON_OK) {
 		bytes_free(&r->body);

@@ -20,7 +20,7 @@ static json_t *parse_object(request *r)
 	if (root)
 		request_fail(r, REASON_BAD_FIELD, "expected a JSON object");
 	else if (r->body.len == 0 || json_read_code(&e) == WN_NOMEM)
-		request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+		request_no_memory(r);
 	else
 		request_fail(r, REASON_BAD_JSON, "line %d: %s", e.line, e.text);
 	json_decref(root);

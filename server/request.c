@@ -250,6 +250,11 @@ reason request_fail(request *r, reason why, const char *fmt, ...)
 	return why;
 }
 
+reason request_no_memory(request *r)
+{
+	return request_fail(r, REASON_OUT_OF_MEMORY, "there is no memory left for this request");
+}
+
 void request_random_id(char out[REQUEST_ID_SIZE])
 {
 	unsigned char b[16];

@@ -110,6 +110,8 @@ size_t request_pool_shrink(request_pool *p);
 
 /* Records how the request ends, with one line for its sender; the first call wins. Returns r's outcome. */
 reason request_fail(request *r, reason why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* request_fail where there is no memory for what the request needs. */
+reason request_no_memory(request *r);
 
 /* 128 random bits in hex. */
 void request_random_id(char out[REQUEST_ID_SIZE]);
