@@ -111,13 +111,13 @@ static enum MHD_Result send_answer(connection *c, request *r)
 
 void http_request_done(request *r) { MHD_resume_connection(((connection *)r->http)->mhd); }
 
-bool http_client_gone(const request *r)
+bool connection_is_left(const connection *c)
 {
-	/* The library does not look at a suspended connection, so the socket is asked directly: has the client sent its FIN,
-	 * whatever else (a TLS alert) is still to be read before it? */
-	struct pollfd p = {.fd = ((const connection *)r->http)->fd, .events = POLLRDHUP};
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
 	return poll(&p, 1, 0) > 0;
 }
+
+bool http_client_gone(const request *r) { return connection_is_left(r->http); }
 
 static char *metrics_answer(http *h)
 {

@@ -86,6 +86,10 @@ void http_watch_stop(http *h);
 /* False when the connection is in another phase by now. */
 bool connection_step(connection *c, phase from, phase to);
 
+/* Whether its client has sent its end, whatever else (a TLS alert) is still to be read before it. The socket is asked: the library
+ * does not look at a suspended connection, and, waiting for edges, does not see an end that came together with the last bytes. */
+bool connection_is_left(const connection *c);
+
 /* Closes the connection, unless it is in another phase than `from` by now (false). A request that has begun is answered 408
  * with `why` before "the body was not complete after waited_ns". The caller holds http.lock. */
 bool connection_give_up(connection *c, phase from, const char *why, int64_t waited_ns);

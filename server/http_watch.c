@@ -8,7 +8,6 @@
 #include "server/http_internal.h"
 
 #include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,14 +65,6 @@ bool connection_give_up(connection *c, phase from, const char *why, int64_t wait
 	return true;
 }
 
-/* Its client has, amid a request (a TLS alert may still be unread). The library, which waits for edges, does not see an end
- * that came together with the last bytes. */
-static bool has_left(const connection *c)
-{
-	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
-	return poll(&p, 1, 0) > 0;
-}
-
 /* look: for those who left, which costs a system call for each, under the lock. */
 static void check_connection(connection *c, bool look, int64_t now)
 {
@@ -89,7 +80,7 @@ static void check_connection(connection *c, bool look, int64_t now)
 	case PHASE_RECEIVING:
 		if (waited > config->receive_timeout_ns)
 			connection_give_up(c, PHASE_RECEIVING, "", config->receive_timeout_ns);
-		else if (look && waited > WATCH_INTERVAL_NS && has_left(c))
+		else if (look && waited > WATCH_INTERVAL_NS && connection_is_left(c))
 			shutdown(c->fd, SHUT_RDWR); /* an edge */
 		break;
 	default:
