@@ -14,36 +14,33 @@
 
 /* ---- connections ---- */
 
-void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
-			     enum MHD_ConnectionNotificationCode what)
+/* NULL, without memory: its first request is refused. */
+static connection *came(const listener *l, struct MHD_Connection *mhd)
 {
-	const listener *l = cls;
 	http *h = l->http;
-	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		connection *c = calloc(1, sizeof *c);
-		*socket_context = c; /* NULL: the first request is refused */
-		if (!c)
-			return;
-		c->http = h;
-		c->listener = l;
-		c->mhd = mhd;
-		c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-		c->loopback =
-		    address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
-		atomic_init(&c->phase, PHASE_AWAITING);
-		atomic_init(&c->since_ns, monotonic_ns());
-		pthread_mutex_lock(&h->lock);
-		c->next = h->connections;
-		if (c->next)
-			c->next->prev = c;
-		h->connections = c;
-		pthread_mutex_unlock(&h->lock);
-		atomic_fetch_add(&h->num_connections, 1);
-		return;
-	}
-	connection *c = *socket_context;
+	connection *c = calloc(1, sizeof *c);
 	if (!c)
-		return;
+		return NULL;
+	c->http = h;
+	c->listener = l;
+	c->mhd = mhd;
+	c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	c->loopback = address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+	atomic_init(&c->phase, PHASE_AWAITING);
+	atomic_init(&c->since_ns, monotonic_ns());
+	pthread_mutex_lock(&h->lock);
+	c->next = h->connections;
+	if (c->next)
+		c->next->prev = c;
+	h->connections = c;
+	pthread_mutex_unlock(&h->lock);
+	atomic_fetch_add(&h->num_connections, 1);
+	return c;
+}
+
+static void went(connection *c)
+{
+	http *h = c->http;
 	pthread_mutex_lock(&h->lock);
 	if (c->prev)
 		c->prev->next = c->next;
@@ -54,7 +51,21 @@ void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socke
 	pthread_mutex_unlock(&h->lock);
 	atomic_fetch_sub(&h->num_connections, 1);
 	free(c);
+}
+
+void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
+			     enum MHD_ConnectionNotificationCode what)
+{
+	listener *l = cls;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		*socket_context = came(l, mhd);
+		http_crowd_came(l);
+		return;
+	}
+	if (*socket_context)
+		went(*socket_context);
 	*socket_context = NULL;
+	http_crowd_went(l);
 }
 
 static const char *header(connection *c, const char *name)

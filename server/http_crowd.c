@@ -30,18 +30,16 @@ static int mark(const listener *l) { return l->limit - (l->limit + 15) / 16; }
 
 bool http_is_crowded(const listener *l) { return atomic_load(&l->open) > mark(l); }
 
-void http_connection_counted(void *cls, struct MHD_Connection *mhd, void **socket_context, enum MHD_ConnectionNotificationCode what)
+void http_crowd_came(listener *l)
 {
-	listener *l = cls;
-	http_connection_changed(cls, mhd, socket_context, what);
-	if (what != MHD_CONNECTION_NOTIFY_STARTED) {
-		atomic_fetch_sub(&l->open, 1);
-	} else if (atomic_fetch_add(&l->open, 1) == mark(l)) {
-		pthread_mutex_lock(&l->http->lock);
-		pthread_cond_signal(&l->http->wake);
-		pthread_mutex_unlock(&l->http->lock);
-	}
+	if (atomic_fetch_add(&l->open, 1) != mark(l))
+		return;
+	pthread_mutex_lock(&l->http->lock);
+	pthread_cond_signal(&l->http->wake);
+	pthread_mutex_unlock(&l->http->lock);
 }
+
+void http_crowd_went(listener *l) { atomic_fetch_sub(&l->open, 1); }
 
 typedef struct candidate {
 	connection *c;

@@ -70,10 +70,8 @@ struct http {
 	atomic_uint_fast64_t evicted; /* connections closed to make room, on both */
 };
 
-/* The library's callbacks; cls is the listener. It is told of the second, which does the first and keeps count. */
+/* The library's callbacks; cls is the listener. */
 void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
-			     enum MHD_ConnectionNotificationCode what);
-void http_connection_counted(void *cls, struct MHD_Connection *mhd, void **socket_context,
 			     enum MHD_ConnectionNotificationCode what);
 enum MHD_Result http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
 			    const char *version, const char *upload_data, size_t *upload_data_size, void **request_slot);
@@ -93,6 +91,10 @@ bool connection_is_left(const connection *c);
 /* Closes the connection, unless it is in another phase than `from` by now (false). A request that has begun is answered 408
  * with `why` before "the body was not complete after waited_ns". The caller holds http.lock. */
 bool connection_give_up(connection *c, phase from, const char *why, int64_t waited_ns);
+
+/* There is a connection more, or one less; in any thread. */
+void http_crowd_came(listener *l);
+void http_crowd_went(listener *l);
 
 /* Where connections run out, closes those that have waited longest. In the watcher, which holds http.lock; it is let go and taken
  * again while a line is logged. True: they are still scarce, look again soon. */

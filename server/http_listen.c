@@ -85,7 +85,7 @@ static wn_code serve_listener(listener *l, bound *b, wn_error *err)
 	    MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)config->max_connections_per_ip,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, config->connection_memory, MHD_OPTION_CONNECTION_TIMEOUT,
 	    (unsigned)((config->idle_timeout_ns + 999999999) / 1000000000), MHD_OPTION_NOTIFY_CONNECTION,
-	    http_connection_counted, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+	    http_connection_changed, l, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 	    MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
 	if (!l->daemon)
 		return wn_fail(err, WN_IO, "cannot start the HTTP server on %s port %d", b->shown, l->port);
