@@ -229,6 +229,11 @@ def test_two_instances():
 # ---- the end ----
 
 
+def begun(server):
+    m = server.metrics()
+    return m["winnow_requests_in_flight"] + m["winnow_request_duration_seconds_count"]
+
+
 def test_sigterm_drains():
     with slow_server(*GENEROUS, "inference.queue_capacity=64") as server:
         results = []
@@ -239,8 +244,7 @@ def test_sigterm_drains():
         head, body = audit_bytes(good_image(), "x")
         s = server.connect()
         s.sendall(head + body[:50])
-        wait_for(lambda: server.metrics()["winnow_requests_in_flight"] >= 1, what="the slow one")
-        time.sleep(0.2)
+        wait_for(lambda: begun(server) >= 41, what="all forty and the slow one have begun")
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: server.request("GET", "/v2/health/ready")[0] == 503, what="not ready")
         same(server.request("GET", "/v2/health/live")[0], 200, "live")
