@@ -4,20 +4,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
 #include "base/json_text.h"
+#include "base/thread.h"
 #include "model/pretokenize.h"
 #include "server/answers.h"
 #include "server/log.h"
@@ -154,16 +152,8 @@ wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines,
 		}
 	}
 	pthread_mutex_init(&log->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&log->changed, &attr);
-	pthread_condattr_destroy(&attr);
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int e = pthread_create(&log->thread, NULL, writer_main, log);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	cond_init_monotonic(&log->changed);
+	const int e = thread_start(&log->thread, "access log", writer_main, log);
 	if (e != 0) {
 		if (log->own_fd)
 			close(log->fd);
@@ -183,8 +173,7 @@ void access_log_close(access_log **lp)
 	if (!log)
 		return;
 	*lp = NULL;
-	int64_t until = monotonic_ns() + CLOSE_WAIT_NS;
-	struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+	const struct timespec t = timespec_of_ns(monotonic_ns() + CLOSE_WAIT_NS);
 	pthread_mutex_lock(&log->lock);
 	log->stop = true;
 	pthread_cond_broadcast(&log->changed);

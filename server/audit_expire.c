@@ -11,9 +11,9 @@
  * It runs from before the stages until after them: a drain keeps deadlines too. It puts nothing into a queue. */
 #include "server/audit_internal.h"
 
-#include <signal.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/thread.h"
 
 #define AT_ONCE 32 /* requests taken out under one locking of a queue */
 
@@ -63,18 +63,17 @@ static int64_t look_through(audit_service *s, queue *q, const char *next, atomic
 static void sleep_until_next(struct audit_expiry *e)
 {
 	const int64_t next = atomic_load(&e->next_ns);
+	const struct timespec t = timespec_of_ns(next);
 	if (next == INT64_MAX)
 		pthread_cond_wait(&e->wake, &e->lock);
 	else
-		pthread_cond_timedwait(&e->wake, &e->lock,
-				       &(struct timespec){.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000});
+		pthread_cond_timedwait(&e->wake, &e->lock, &t);
 }
 
 static void *expire_main(void *arg)
 {
 	audit_service *s = arg;
 	struct audit_expiry *e = &s->expiry;
-	pthread_setname_np(pthread_self(), "expire");
 	pthread_mutex_lock(&e->lock);
 	while (!e->stop) {
 		if (monotonic_ns() < atomic_load(&e->next_ns)) {
@@ -137,19 +136,11 @@ void audit_expire_soon(audit_service *s) { look_by(&s->expiry, 0); }
 wn_code audit_expire_start(audit_service *s, wn_error *err)
 {
 	struct audit_expiry *e = &s->expiry;
-	pthread_condattr_t attr;
-	sigset_t all, old;
 	e->made = true;
 	atomic_init(&e->next_ns, INT64_MAX);
 	pthread_mutex_init(&e->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&e->wake, &attr);
-	pthread_condattr_destroy(&attr);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	const int bad = pthread_create(&e->thread, NULL, expire_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	cond_init_monotonic(&e->wake);
+	const int bad = thread_start(&e->thread, "expire", expire_main, s);
 	e->running = !bad;
 	return bad ? wn_fail(err, WN_IO, "cannot start the thread that watches deadlines: %s", strerror(bad)) : WN_OK;
 }

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "server/descriptors.h"
 #include "server/tls.h"
 
@@ -127,11 +128,7 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for the HTTP server");
 	h->opt = *opt;
 	pthread_mutex_init(&h->lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init_monotonic(&h->wake);
 	wn_code code = http_watch_start(h, err);
 	if (code == WN_OK)
 		code = open_listeners(h, err);

@@ -8,13 +8,12 @@
 #include "server/http_internal.h"
 
 #include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "base/thread.h"
 #include "server/answers.h"
 
 #define WATCH_INTERVAL_NS   200000000
@@ -109,8 +108,7 @@ static void *watch_main(void *arg)
 			check_connection(c, look, now);
 		if (look)
 			next_look = now + WATCH_INTERVAL_NS;
-		int64_t until = now + (http_crowd_relieve(h, now) ? CROWDED_INTERVAL_NS : WATCH_INTERVAL_NS);
-		struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+		const struct timespec t = timespec_of_ns(now + (http_crowd_relieve(h, now) ? CROWDED_INTERVAL_NS : WATCH_INTERVAL_NS));
 		if (!h->stop) /* which may have come while a line was logged */
 			pthread_cond_timedwait(&h->wake, &h->lock, &t);
 		pthread_mutex_unlock(&h->lock);
@@ -123,11 +121,7 @@ static void *watch_main(void *arg)
 
 wn_code http_watch_start(http *h, wn_error *err)
 {
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int e = pthread_create(&h->watcher, NULL, watch_main, h);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	const int e = thread_start(&h->watcher, "connections", watch_main, h);
 	if (e != 0)
 		return wn_fail(err, WN_IO, "cannot start the connection watcher: %s", strerror(e));
 	h->watching = true;

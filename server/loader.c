@@ -2,13 +2,13 @@
 #include "server/loader.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <omp.h>
 
+#include "base/thread.h"
 #include "server/background.h"
 
 struct loader {
@@ -23,7 +23,6 @@ struct loader {
 static void *loader_main(void *arg)
 {
 	loader *l = arg;
-	pthread_setname_np(pthread_self(), "loader");
 	background_thread();
 	omp_set_num_threads(1);
 	pthread_mutex_lock(&l->lock);
@@ -49,11 +48,7 @@ wn_code loader_open(loader **out, wn_error *err)
 		return wn_fail(err, WN_NOMEM, "out of memory for the loader");
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->changed, NULL);
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int e = pthread_create(&l->thread, NULL, loader_main, l);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	const int e = thread_start(&l->thread, "loader", loader_main, l);
 	if (e == 0)
 		return WN_OK;
 	free(l);

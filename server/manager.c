@@ -2,10 +2,10 @@
  * (manager_internal.h); and the manager's beginning and end. */
 #include "server/manager_internal.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "server/log.h"
 #include "server/request.h"
 
@@ -49,17 +49,12 @@ wn_code manager_start(manager *m, wn_error *err)
 	wn_code code = loader_open(&m->loader, err);
 	if (code != WN_OK)
 		return code;
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	m->running = true;
-	int e = pthread_create(&m->thread, NULL, manager_main, m);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	const int e = thread_start(&m->thread, "models", manager_main, m);
 	if (e != 0) {
 		m->running = false;
 		return wn_fail(err, WN_IO, "cannot start the model manager's thread: %s", strerror(e));
 	}
-	pthread_setname_np(m->thread, "models");
 	return WN_OK;
 }
 

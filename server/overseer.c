@@ -1,15 +1,15 @@
 /* overseer.c: see overseer.h. */
 #include "server/overseer.h"
 
-#include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "server/log.h"
 
 static void *oversee(void *arg)
 {
 	overseer *o = arg;
-	const struct timespec t = {.tv_sec = o->until_ns / 1000000000, .tv_nsec = o->until_ns % 1000000000};
+	const struct timespec t = timespec_of_ns(o->until_ns);
 	int e = 0;
 	pthread_mutex_lock(&o->lock);
 	while (!o->over && e == 0)
@@ -25,13 +25,9 @@ static void *oversee(void *arg)
 void overseer_start(overseer *o, int64_t until_ns, int exit_code)
 {
 	*o = (overseer){.until_ns = until_ns, .exit_code = exit_code};
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&o->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init_monotonic(&o->changed);
 	pthread_mutex_init(&o->lock, NULL);
-	o->watching = pthread_create(&o->thread, NULL, oversee, o) == 0;
+	o->watching = thread_start(&o->thread, "overseer", oversee, o) == 0;
 }
 
 void overseer_stop(overseer *o)

@@ -10,6 +10,8 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
+#include "base/thread.h"
+
 /* Entries that come, go or are finished; not every write, of which a copy in progress makes thousands. */
 #define EVENTS                                                                                                         \
 	(IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_ATTRIB | IN_DELETE_SELF |           \
@@ -61,7 +63,7 @@ bool watch_wait(watch *w, int64_t timeout_ns)
 {
 	bool changed = false;
 	struct pollfd fds[2] = {{.fd = w->wake_fd, .events = POLLIN}, {.fd = w->inotify_fd, .events = POLLIN}};
-	struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+	const struct timespec t = timespec_of_ns(timeout_ns);
 	(void)ppoll(fds, 2, &t, NULL); /* a negative descriptor is passed over */
 	char events[4096];
 	uint64_t wakes;

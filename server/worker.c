@@ -3,11 +3,12 @@
 #include "server/worker.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/thread.h"
 
 typedef struct worker {
 	worker_pool *pool;
@@ -84,17 +85,9 @@ static void *worker_main(void *arg)
 
 static int create_thread(worker *w)
 {
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int e = pthread_create(&w->thread, NULL, worker_main, w);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (e == 0) {
-		char name[16];
-		snprintf(name, sizeof name, "%.11s-%u", w->pool->opt.name, (unsigned)w->index % 100);
-		pthread_setname_np(w->thread, name);
-	}
-	return e;
+	char name[16];
+	snprintf(name, sizeof name, "%.11s-%u", w->pool->opt.name, (unsigned)w->index % 100);
+	return thread_start(&w->thread, name, worker_main, w);
 }
 
 wn_code worker_pool_open(worker_pool **out, const worker_options *opt, wn_error *err)
