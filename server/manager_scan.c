@@ -59,7 +59,7 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 	version_entry *v = fd < 0 || in_part ? versions_find(e, number) : NULL;
 	const bool known = v != NULL;
 	if (known)
-		v->on_disk = true; /* what is known of it stays: it may be this process that has no descriptor left */
+		version_met(v); /* what is known of it stays: it may be this process that has no descriptor left */
 	else
 		v = versions_seen(e, number, &disk, monotonic_ns());
 	/* What has no winnow.json, as far as one can see, is not even tried: nobody else would tell. Of one that is known it would be
@@ -75,13 +75,12 @@ static void scan_version(manager *m, model_entry *e, int model_fd, int number)
 static void scan_versions(manager *m, model_entry *e, int model_fd, const int *numbers, size_t count)
 {
 	pthread_mutex_lock(&m->lock);
-	for (size_t i = 0; i < e->count; i++)
-		e->versions[i].on_disk = false;
+	versions_begin_scan(e);
 	pthread_mutex_unlock(&m->lock);
 	for (size_t i = 0; i < count; i++)
 		scan_version(m, e, model_fd, numbers[i]);
 	pthread_mutex_lock(&m->lock);
-	versions_forget_gone(e);
+	versions_end_scan(e);
 	pthread_mutex_unlock(&m->lock);
 }
 

@@ -45,13 +45,19 @@ static version_entry *insert(model_entry *e, int number)
 	return &e->versions[at];
 }
 
+void version_met(version_entry *v)
+{
+	v->on_disk = true;
+	v->unmet = false;
+}
+
 version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns)
 {
 	version_entry *v = versions_find(e, number);
 	bool is_new = !v;
 	if (is_new && !(v = insert(e, number)))
 		return NULL;
-	v->on_disk = true;
+	version_met(v);
 	if (is_new || v->disk.fingerprint != disk->fingerprint) {
 		v->disk = *disk;
 		v->seen_ns = now_ns;
@@ -83,12 +89,20 @@ bool version_is_current(const version_entry *v)
 	return v->loaded && (!v->on_disk || v->loaded_fingerprint == v->disk.fingerprint);
 }
 
-void versions_forget_gone(model_entry *e)
+void versions_begin_scan(model_entry *e)
+{
+	for (size_t i = 0; i < e->count; i++)
+		e->versions[i].unmet = true;
+}
+
+void versions_end_scan(model_entry *e)
 {
 	size_t kept = 0;
-	for (size_t i = 0; i < e->count; i++)
+	for (size_t i = 0; i < e->count; i++) {
+		e->versions[i].on_disk &= !e->versions[i].unmet;
 		if (e->versions[i].on_disk || e->versions[i].loaded || e->versions[i].loading)
 			e->versions[kept++] = e->versions[i];
+	}
 	e->count = kept;
 }
 

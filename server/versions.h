@@ -20,6 +20,7 @@
 typedef struct version_entry {
 	int number;
 	bool on_disk, loaded, loading;
+	bool unmet; /* by the scan under way: whoever reads meanwhile finds on_disk as it was */
 	disk_state disk;
 	uint64_t loaded_fingerprint; /* of the files that are loaded, when it is */
 	int64_t seen_ns;  /* CLOCK_MONOTONIC, when `disk` was first like this */
@@ -61,6 +62,8 @@ version_entry *versions_find(const model_entry *e, int number);
 /* What a look at the disk found; an entry is made when there is none (NULL on no memory). Other files than before clear
  * what was said of them. */
 version_entry *versions_seen(model_entry *e, int number, const disk_state *disk, int64_t now_ns);
+/* It is there, and that is all that a look found. */
+void version_met(version_entry *v);
 /* It was tried, in vain. retry_after_ns: what it lacked may be there later, so it is tried again after this, twice this, and so on
  * up to VERSION_MAX_RETRY_NS; 0: the version itself is at fault. */
 void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64_t retry_after_ns);
@@ -68,8 +71,9 @@ void version_set_failed(version_entry *v, const char *why, int64_t now_ns, int64
 void version_give_another_chance(version_entry *v);
 /* Whether v is loaded, from the files on disk now or from files that are gone. */
 bool version_is_current(const version_entry *v);
-/* Forgets the versions that are neither on disk nor loaded. */
-void versions_forget_gone(model_entry *e);
+/* Between these versions_seen or version_met is called for each that is on disk. The others are not, then, and forgotten unless loaded. */
+void versions_begin_scan(model_entry *e);
+void versions_end_scan(model_entry *e);
 
 /* The version to load now, or 0; *again_ns (0: none) is when to ask again because something has not settled yet, or is to be tried
  * again. With at_once nothing needs to settle: at the start, and on command. */
