@@ -128,6 +128,16 @@ wn_code access_log_check(const char *path, wn_error *err)
 	return e == 0 ? WN_OK : cannot_append(path, e, err);
 }
 
+static void release(access_log *log)
+{
+	if (log->own_fd)
+		close(log->fd);
+	free(log->path);
+	pthread_cond_destroy(&log->changed);
+	pthread_mutex_destroy(&log->lock);
+	free(log);
+}
+
 wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines, wn_error *err)
 {
 	*out = NULL;
@@ -155,12 +165,7 @@ wn_code access_log_open(access_log **out, const char *path, size_t buffer_lines,
 	cond_init_monotonic(&log->changed);
 	const int e = thread_start(&log->thread, "access log", writer_main, log);
 	if (e != 0) {
-		if (log->own_fd)
-			close(log->fd);
-		free(log->path);
-		pthread_cond_destroy(&log->changed);
-		pthread_mutex_destroy(&log->lock);
-		free(log);
+		release(log);
 		return wn_fail(err, WN_IO, "log.access: cannot start the writer thread: %s", strerror(e));
 	}
 	*out = log;
@@ -183,12 +188,7 @@ void access_log_close(access_log **lp)
 	atomic_store(&log->give_up, true);
 	pthread_mutex_unlock(&log->lock);
 	pthread_join(log->thread, NULL);
-	if (log->own_fd)
-		close(log->fd);
-	free(log->path);
-	pthread_cond_destroy(&log->changed);
-	pthread_mutex_destroy(&log->lock);
-	free(log);
+	release(log);
 }
 
 void access_log_reopen(access_log *log)

@@ -14,6 +14,14 @@
 
 static double milliseconds(int64_t ns) { return (double)ns / 1e6; }
 
+static reason too_late(request *r, const char *how, const char *stage)
+{
+	return request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed %s %s",
+			    milliseconds(r->deadline_budget_ns), how, stage);
+}
+
+reason audit_too_late(request *r, const char *stage) { return too_late(r, "during", stage); }
+
 bool audit_may_go_on(audit_service *s, request *r, const char *next, int64_t needed)
 {
 	if (r->outcome != REASON_OK)
@@ -24,8 +32,7 @@ bool audit_may_go_on(audit_service *s, request *r, const char *next, int64_t nee
 	else if (s->opt.gone(r))
 		request_fail(r, REASON_CLIENT_CLOSED, "the client closed the connection before %s", next);
 	else if (now >= r->deadline_ns)
-		request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed before %s",
-			     milliseconds(r->deadline_budget_ns), next);
+		too_late(r, "before", next);
 	else if (now + needed > r->deadline_ns)
 		request_fail(r, REASON_DEADLINE_UNREACHABLE,
 			     "%.1f ms are left of %.0f ms before %s, and the answer takes about %.1f ms more",

@@ -57,8 +57,7 @@ static reason decode_image(audit_service *s, int worker, request *r, image *img)
 	case WN_OK:
 		return REASON_OK;
 	case WN_CANCELLED:
-		return request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during decoding",
-				    (double)r->deadline_budget_ns / 1e6);
+		return audit_too_late(r, "decoding");
 	case WN_TOO_LARGE:
 		return request_fail(r, REASON_IMAGE_TOO_LARGE, "image: %s", err.message);
 	case WN_UNSUPPORTED:

@@ -57,8 +57,7 @@ static void infer_group(audit_service *s, int worker, request **group, int n)
 				request_fail(r, REASON_INTERNAL, "inference failed");
 		} else if (end >= r->deadline_ns) {
 			/* Its client has stopped waiting: a late 200 would only hide that the target was missed. */
-			request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed during inference",
-				     (double)r->deadline_budget_ns / 1e6);
+			audit_too_late(r, "inference");
 		} else {
 			memcpy(r->probs, probs + (size_t)i * (size_t)num_labels, (size_t)num_labels * sizeof probs[0]);
 			r->verdict = classifier_decide(m->classifier, r->probs);

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/thread.h"
+
 #define PAGE             ((size_t)4096)
 #define START_TIMEOUT_NS (30 * (int64_t)1000000000)
 
@@ -98,9 +100,9 @@ static heard hear(decoder *d, int64_t until_ns)
 	struct pollfd p = {.fd = d->socket, .events = POLLIN};
 	int n;
 	do { /* signals are blocked in workers: at most a debugger's */
-		int64_t left = until_ns - monotonic_ns();
-		left = left > 0 ? left : 0;
-		n = ppoll(&p, 1, &(struct timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000}, NULL);
+		const int64_t left = until_ns - monotonic_ns();
+		const struct timespec t = timespec_of_ns(left > 0 ? left : 0);
+		n = ppoll(&p, 1, &t, NULL);
 	} while (n < 0 && errno == EINTR);
 	char byte;
 	if (n <= 0)

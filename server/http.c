@@ -140,7 +140,7 @@ static char *metrics_answer(http *h)
 			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
 			    .in_flight = atomic_load(&h->in_flight),
 			    .connections = atomic_load(&h->num_connections),
-			    .connections_evicted = atomic_load(&h->evicted),
+			    .connections_evicted = atomic_load(&h->listeners[0].evicted) + atomic_load(&h->listeners[1].evicted),
 			    .body_bytes = request_pool_bytes(h->opt.pool),
 			    .body_budget = h->opt.config->body_budget,
 			    .access_log_dropped = access_log_dropped(h->opt.access_log),

@@ -97,8 +97,7 @@ static bool relieve(listener *l, int64_t now_ns)
 		const candidate *f = &found.items[i];
 		if (has_unread(f->c) || !connection_give_up(f->c, f->phase, "others need the connection, and ", f->waited_ns))
 			continue;
-		atomic_fetch_add(&h->evicted, 1);
-		l->evicted++;
+		atomic_fetch_add(&l->evicted, 1);
 		wanted--;
 	}
 	return true;
@@ -107,10 +106,10 @@ static bool relieve(listener *l, int64_t now_ns)
 /* At once when it begins, then at most once a minute. */
 static void tell(listener *l, int64_t now_ns)
 {
-	const uint64_t news = l->evicted - l->evicted_told;
+	const uint64_t evicted = atomic_load(&l->evicted), news = evicted - l->evicted_told;
 	if (news == 0 || (l->told_ns != 0 && now_ns - l->told_ns < TELL_NS))
 		return;
-	l->evicted_told = l->evicted;
+	l->evicted_told = evicted;
 	l->told_ns = now_ns;
 	pthread_mutex_unlock(&l->http->lock); /* whoever reads the log may be slow */
 	log_warning("connections run out (%s: at most %d): %llu closed that had waited longest without a complete request",

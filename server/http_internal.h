@@ -28,7 +28,8 @@ typedef struct listener {
 	int port;
 	int limit;       /* connections that the library takes, over all its threads */
 	atomic_int open; /* connections there are */
-	uint64_t evicted, evicted_told; /* connections closed to make room; of these, in the log: watcher only, as the next */
+	atomic_uint_fast64_t evicted; /* connections closed to make room */
+	uint64_t evicted_told;        /* of these, in the log: watcher only, as the next */
 	int64_t told_ns;
 	bool admin;      /* serves /metrics and /v2/repository, and the other one does not */
 	bool everything; /* there is no other one */
@@ -67,7 +68,6 @@ struct http {
 	connection *connections;
 	bool stop, watching;
 	pthread_t watcher;
-	atomic_uint_fast64_t evicted; /* connections closed to make room, on both */
 };
 
 /* The library's callbacks; cls is the listener. */

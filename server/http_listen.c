@@ -7,8 +7,9 @@
  *
  * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first the
  * server says that it is about to go, and serves on (http_leave); then new ones that would need work are refused
- * (http_drain), and when that work is done none is begun any more (http_finish) and the last answers get out. A request that comes in between finds its connection closed without a byte, as it does a moment
- * later anyway; it has done nothing, so its sender may ask elsewhere. */
+ * (http_drain), and when that work is done none is begun any more (http_finish) and the last answers get out. A request that
+ * comes in between finds its connection closed without a byte, as it does a moment later anyway; it has done nothing, so its
+ * sender may ask elsewhere. */
 #include "server/http_internal.h"
 
 #include <errno.h>

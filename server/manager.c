@@ -95,7 +95,6 @@ static wn_code add_configured(manager *m, wn_error *err)
 static wn_code open_configured(manager *m, model_entry *e, wn_error *err)
 {
 	wn_error first = {0};
-	manager_scan(m);
 	(void)manager_reconcile(m, e, true, &first);
 	if (e->primary && first.code != WN_OK)
 		log_error("model %s: %s; version %d serves instead", e->name, first.message, e->primary);
@@ -122,6 +121,8 @@ wn_code manager_open(manager **out, const manager_options *opt, wn_error *err)
 	} else if (code == WN_OK) {
 		code = add_configured(m, err);
 		const int configured = m->count;
+		if (code == WN_OK)
+			manager_scan(m);
 		for (int i = 0; code == WN_OK && i < configured; i++)
 			code = open_configured(m, m->models[i], err);
 		if (code == WN_OK)
