@@ -2,7 +2,6 @@
  * MHD_suspend_connection and MHD_resume_connection none of them runs, and the request belongs to the audit service. */
 #include "server/http_internal.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,62 +10,6 @@
 #include "server/fields.h"
 #include "server/headers.h"
 #include "server/repository.h"
-
-/* ---- connections ---- */
-
-/* NULL, without memory: its first request is refused. */
-static connection *came(const listener *l, struct MHD_Connection *mhd)
-{
-	http *h = l->http;
-	connection *c = calloc(1, sizeof *c);
-	if (!c)
-		return NULL;
-	c->http = h;
-	c->listener = l;
-	c->mhd = mhd;
-	c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-	c->loopback = address_is_loopback(MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
-	atomic_init(&c->phase, PHASE_AWAITING);
-	atomic_init(&c->since_ns, monotonic_ns());
-	pthread_mutex_lock(&h->lock);
-	c->next = h->connections;
-	if (c->next)
-		c->next->prev = c;
-	h->connections = c;
-	pthread_mutex_unlock(&h->lock);
-	atomic_fetch_add(&h->num_connections, 1);
-	return c;
-}
-
-static void went(connection *c)
-{
-	http *h = c->http;
-	pthread_mutex_lock(&h->lock);
-	if (c->prev)
-		c->prev->next = c->next;
-	else
-		h->connections = c->next;
-	if (c->next)
-		c->next->prev = c->prev;
-	pthread_mutex_unlock(&h->lock);
-	atomic_fetch_sub(&h->num_connections, 1);
-	free(c);
-}
-
-void http_connection_changed(void *cls, struct MHD_Connection *mhd, void **socket_context,
-			     enum MHD_ConnectionNotificationCode what)
-{
-	listener *l = cls;
-	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		*socket_context = came(l, mhd);
-		http_crowd_came(l);
-		return;
-	}
-	if (*socket_context)
-		went(*socket_context);
-	*socket_context = NULL;
-	http_crowd_went(l);
-}
 
 static const char *header(connection *c, const char *name)
 {
@@ -122,12 +65,6 @@ static enum MHD_Result send_answer(connection *c, request *r)
 
 void http_request_done(request *r) { MHD_resume_connection(((connection *)r->http)->mhd); }
 
-bool connection_is_left(const connection *c)
-{
-	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
-	return poll(&p, 1, 0) > 0;
-}
-
 bool http_client_gone(const request *r) { return connection_is_left(r->http); }
 
 static char *metrics_answer(http *h)
@@ -139,7 +76,7 @@ static char *metrics_answer(http *h)
 			    .predicted_wait_ns = audit_predicted_wait_ns(h->opt.audit),
 			    .queue_capacity = (size_t)h->opt.config->queue_capacity,
 			    .in_flight = atomic_load(&h->in_flight),
-			    .connections = atomic_load(&h->num_connections),
+			    .connections = (size_t)atomic_load(&h->listeners[0].open) + (size_t)atomic_load(&h->listeners[1].open),
 			    .connections_evicted = atomic_load(&h->listeners[0].evicted) + atomic_load(&h->listeners[1].evicted),
 			    .body_bytes = request_pool_bytes(h->opt.pool),
 			    .body_budget = h->opt.config->body_budget,

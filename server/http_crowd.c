@@ -120,8 +120,6 @@ static void tell(listener *l, int64_t now_ns)
 bool http_crowd_relieve(http *h, int64_t now_ns)
 {
 	bool crowded = false;
-	if (atomic_load(&h->num_connections) == 0)
-		return false; /* perhaps the listeners are still being opened */
 	for (int i = 0; i < 2; i++)
 		crowded |= relieve(&h->listeners[i], now_ns);
 	for (int i = 0; i < 2; i++)

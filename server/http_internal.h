@@ -1,5 +1,5 @@
-/* http_internal.h: what http.c (bodies and answers), http_listen.c (listeners), http_watch.c (slow clients) and http_crowd.c
- * (too many of them) share. */
+/* http_internal.h: what http.c (requests and answers), http_connection.c, http_listen.c (listeners), http_watch.c (slow clients)
+ * and http_crowd.c (too many of them) share. */
 #ifndef WINNOW_SERVER_HTTP_INTERNAL_H
 #define WINNOW_SERVER_HTTP_INTERNAL_H
 
@@ -62,7 +62,6 @@ struct http {
 	atomic_bool refusing, finishing; /* work, anything */
 	atomic_size_t in_flight; /* audits and commands that a drain waits for */
 	atomic_size_t begun;     /* requests of any kind: http_finish waits for them */
-	atomic_size_t num_connections;
 	pthread_mutex_t lock; /* connections, stop */
 	pthread_cond_t wake;
 	connection *connections;

@@ -3,7 +3,8 @@
  * The main listener has the threads and the connections the configuration gives it. The admin listener, when there is one,
  * has a thread and connections of its own: probes, scrapes and commands get through however many clients the main one has.
  * Both run the same callbacks; a connection knows which one it came by. Both are bound before either is served: the library
- * cannot be stopped with a request in the audit service, so a start that can fail must have let none in.
+ * cannot be stopped with a request in the audit service, so a start that can fail must have let none in. The watcher, who
+ * knows both, starts in between.
  *
  * The end. A library that is being stopped drops the answers it is given, so requests must have ended before: first the
  * server says that it is about to go, and serves on (http_leave); then new ones that would need work are refused
@@ -114,6 +115,8 @@ static wn_code open_listeners(http *h, wn_error *err)
 	h->listeners[1] = (listener){.http = h, .limit = ADMIN_CONNECTIONS, .admin = true, .tls = tls && c->tls_admin};
 	for (int i = 0; code == WN_OK && i < count; i++)
 		code = bind_listener(&h->listeners[i], &bounds[i], err);
+	if (code == WN_OK)
+		code = http_watch_start(h, err);
 	for (int i = count; code == WN_OK && i-- > 0;) /* the main one last: the other one has hardly a client yet */
 		code = serve_listener(&h->listeners[i], &bounds[i], err);
 	for (int i = 0; i < count; i++)
@@ -130,9 +133,7 @@ wn_code http_open(http **out, const http_options *opt, wn_error *err)
 	h->opt = *opt;
 	pthread_mutex_init(&h->lock, NULL);
 	cond_init_monotonic(&h->wake);
-	wn_code code = http_watch_start(h, err);
-	if (code == WN_OK)
-		code = open_listeners(h, err);
+	const wn_code code = open_listeners(h, err);
 	if (code != WN_OK)
 		http_close(out);
 	return code;

@@ -8,61 +8,15 @@
 #include "server/http_internal.h"
 
 #include <malloc.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/thread.h"
-#include "server/answers.h"
 
 #define WATCH_INTERVAL_NS   200000000
 #define CROWDED_INTERVAL_NS 20000000
 #define SHRINK_INTERVAL_NS  10000000000
 #define WORTH_TRIMMING      ((size_t)1 << 20) /* malloc_trim holds every allocation up: not for a request more or less */
-
-bool connection_step(connection *c, phase from, phase to)
-{
-	int expected = from;
-	/* The time goes first: the watcher must never see a new phase with the age of the one before it. A step that loses
-	 * only makes a connection that is being given up look younger. */
-	atomic_store(&c->since_ns, monotonic_ns());
-	return atomic_compare_exchange_strong(&c->phase, &expected, to);
-}
-
-/* The library can only answer complete requests; nothing has been written for this one, so the 408 goes out directly.
- */
-static void send_timeout(connection *c, const char *why, int64_t waited_ns)
-{
-	if (c->listener->tls)
-		return; /* not in the clear into an encrypted stream */
-	request r = {.outcome = REASON_OK};
-	memcpy(r.id, c->request_id, sizeof r.id);
-	request_fail(&r, REASON_RECEIVE_TIMEOUT, "%sthe body was not complete after %.1f s", why, (double)waited_ns / 1e9);
-	char *body = answer_problem(&r);
-	if (!body)
-		return;
-	char text[2048];
-	int n =
-	    snprintf(text, sizeof text,
-		     "HTTP/1.1 408 Request Timeout\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Request-Id: %s\r\n"
-		     "Connection: close\r\n\r\n%s",
-		     TYPE_PROBLEM, strlen(body), r.id, body);
-	/* A client too slow to send may also be too slow to read: never wait for it. */
-	if (n > 0 && n < (int)sizeof text)
-		(void)!send(c->fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	free(body);
-}
-
-bool connection_give_up(connection *c, phase from, const char *why, int64_t waited_ns)
-{
-	if (!connection_step(c, from, PHASE_TIMED_OUT))
-		return false;
-	if (from == PHASE_RECEIVING)
-		send_timeout(c, why, waited_ns);
-	shutdown(c->fd, SHUT_RDWR);
-	return true;
-}
 
 /* look: for those who left, which costs a system call for each, under the lock. */
 static void check_connection(connection *c, bool look, int64_t now)
