@@ -1,5 +1,5 @@
-/* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris), and gives the memory of a burst
- * back when it is over.
+/* http_watch.c: ends requests that do not arrive in time, however steadily they drip (slowloris), and gives memory back that a
+ * burst or a model has left.
  *
  * libmicrohttpd's timeout restarts with every byte. This thread looks at all connections five times a second and shuts
  * down those whose headers or body have taken too long in all; the library then sees the end of the stream and cleans
@@ -7,16 +7,15 @@
  * be reused here. Where connections run out it looks more often, and has http_crowd.c make room. */
 #include "server/http_internal.h"
 
-#include <malloc.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/thread.h"
+#include "server/heap.h"
 
 #define WATCH_INTERVAL_NS   200000000
 #define CROWDED_INTERVAL_NS 20000000
 #define SHRINK_INTERVAL_NS  10000000000
-#define WORTH_TRIMMING      ((size_t)1 << 20) /* malloc_trim holds every allocation up: not for a request more or less */
 
 /* look: for those who left, which costs a system call for each, under the lock. */
 static void check_connection(connection *c, bool look, int64_t now)
@@ -43,11 +42,11 @@ static void check_connection(connection *c, bool look, int64_t now)
 
 static void give_back_memory(http *h, int64_t *next, int64_t now)
 {
-	if (now < *next)
-		return;
-	*next = now + SHRINK_INTERVAL_NS;
-	if (request_pool_shrink(h->opt.pool) >= WORTH_TRIMMING)
-		malloc_trim(0); /* their buffers are too small for malloc to give back by itself */
+	if (now >= *next) {
+		*next = now + SHRINK_INTERVAL_NS;
+		heap_note_freed(request_pool_shrink(h->opt.pool));
+	}
+	heap_give_back(now);
 }
 
 static void *watch_main(void *arg)

@@ -8,11 +8,11 @@
  * model on a lock-free list, and the manager's thread has it freed. Until then its memory counts. */
 #include "server/manager_internal.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "server/heap.h"
 #include "server/log.h"
 #include "server/request.h"
 #include "server/swap.h"
@@ -53,14 +53,16 @@ void manager_free_retired(manager *m)
 	served_model *list = atomic_exchange(&m->retired, NULL);
 	if (!list)
 		return;
+	size_t freed = 0;
 	for (served_model *model = list; model; model = model->next_retired) {
 		atomic_fetch_sub(&m->held_bytes, model->bytes + atomic_load(&model->aside_bytes));
 		atomic_fetch_sub(&m->alive, 1);
+		freed += model->bytes;
 		if (m->running)
 			log_info("model %s version %s: freed", model->name, model->version);
 	}
 	run_aside(m, free_list, list);
-	malloc_trim(0); /* what was freed in small pieces stays with the process otherwise */
+	heap_note_freed(freed);
 }
 
 /* ---- loading ---- */

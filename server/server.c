@@ -7,7 +7,6 @@
  * process ends as it is. By then nobody waits for an answer but who wanted that load. */
 #include "server/server.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -16,6 +15,7 @@
 #include "server/access_log.h"
 #include "server/audit.h"
 #include "server/decoder.h"
+#include "server/heap.h"
 #include "server/http.h"
 #include "server/log.h"
 #include "server/manager.h"
@@ -68,17 +68,6 @@ static void log_start(const server *s)
 	access_release(&rules);
 }
 
-/* Where no image is decoded in this process nearly all blocks of half a megabyte and more are the models' (the others: the pixels of large
- * PNGs on their way to the model's size, bodies above a megabyte). malloc would map the first of them and then take the next ones,
- * which are as large, from its heap: every swap would leave other holes there, and less to give back. */
-static void keep_heap_dense(const server_config *c)
-{
-	if (!decoder_uses_helper((decode_isolation)c->decode_isolation))
-		return;
-	mallopt(M_MMAP_THRESHOLD, 512 << 10);
-	mallopt(M_TRIM_THRESHOLD, 2 << 20); /* what a load takes and gives back in small pieces stays in between */
-}
-
 wn_code server_open(server **out, const server_config *c, access_rules **rules, wn_error *err)
 {
 	wn_error local = {0};
@@ -89,7 +78,8 @@ wn_code server_open(server **out, const server_config *c, access_rules **rules, 
 		return wn_fail(err, WN_NOMEM, "out of memory for the server");
 	}
 	s->config = c;
-	keep_heap_dense(c);
+	if (decoder_uses_helper((decode_isolation)c->decode_isolation))
+		heap_keep_dense();
 	processors found;
 	processors_look(&found, NULL);
 	placement_decide(&s->placement, c, &found);
