@@ -8,6 +8,7 @@
 What it answers means nothing: the weights are random. Files are linked, not copied.
 """
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -28,6 +29,11 @@ def link(source, target):
         target.symlink_to(source.resolve())
 
 
+def digest(path):
+    with open(path, "rb") as f:
+        return "sha256:" + hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def make(weights, like, out, tokens):
     out.mkdir(parents=True, exist_ok=True)
     for source in weights.iterdir():
@@ -40,7 +46,8 @@ def make(weights, like, out, tokens):
     own = weights / "winnow.json"
     stored = {k: v for k, v in (read(own) if own.exists() else {}).items() if k in ("precision", "quantization")}
     labelling = {k: v for k, v in read(like / "winnow.json").items() if k in LABELLING}
-    manifest = labelling | {"max_text_tokens": tokens} | stored
+    files = {f.name: digest(f) for f in sorted(out.iterdir()) if f.name != "winnow.json"}
+    manifest = labelling | {"max_text_tokens": tokens} | stored | {"files": files}
     (out / "winnow.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ def edit_manifest(directory, edit):
 def redigest(directory):
     """winnow.json says what the files are now: the publisher itself was wrong."""
     def edit(manifest):
-        for name in manifest["files"]:
+        for name in manifest.get("files", {}):
             manifest["files"][name] = sha256(os.path.join(directory, name))
     edit_manifest(directory, edit)
 
