@@ -1,8 +1,12 @@
 """Looks at a running server all the while: memory, descriptors, liveness; and at what the machine's host takes from both."""
 import http.client
+import math
 import os
+import statistics
 import threading
 import time
+
+TREND_SPAN = 10  # seconds, of which the least counts
 
 
 def stolen_s():
@@ -61,6 +65,22 @@ class Observer:
         inside = [memory for t, memory, _ in self.samples if span[0] <= t <= span[1]]
         return tuple(min(kind) for kind in zip(*inside))
 
+    def trend(self, begin, end):
+        """What a straight line through the least resident bytes of every TREND_SPAN grows by from begin to end, as a share of where it
+        begins, and the standard error of that. None: too short."""
+        least = {}
+        for t, (resident, _), _ in self.samples:
+            if begin <= t <= end:
+                span = int((t - begin) / TREND_SPAN)
+                least[span] = min(resident, least.get(span, resident))
+        if len(least) < 4:
+            return None
+        x, y = [TREND_SPAN * span for span in least], list(least.values())
+        slope, start = statistics.linear_regression(x, y)
+        off = sum((b - start - slope * a) ** 2 for a, b in zip(x, y)) / (len(x) - 2)
+        error = math.sqrt(off / (statistics.pvariance(x) * len(x)))
+        return slope * (end - begin) / start, error * (end - begin) / start
+
     def timeline(self, points=40):
         """[[seconds, resident bytes, of them anonymous, open descriptors], …], evenly spread."""
         step = max(1, len(self.samples) // points)
@@ -77,6 +97,10 @@ class Observer:
         growth = after / before - 1
         verdict.add(what, f"at most +{100 * tolerance:g} %", f"{100 * growth:+.2f} % ({before / 1e6:.1f} to {after / 1e6:.1f} MB)", growth <= tolerance)
         verdict.note(f"Of its memory anonymous: {own_before / 1e6:.1f} MB, then {own_after / 1e6:.1f} MB ({100 * (own_after / own_before - 1):+.2f} %).")
+        found = self.trend(early[0], late[1])
+        if found:
+            verdict.note(f"A straight line through the least of every {TREND_SPAN} s of the whole time grows by {100 * found[0]:+.2f} % "
+                         f"(standard error {100 * found[1]:.2f} %).")
         self.note_stolen(verdict)
         verdict.figures.update(rss_early_bytes=before, rss_late_bytes=after, anonymous_early_bytes=own_before, anonymous_late_bytes=own_after,
                                timeline=self.timeline())
