@@ -14,13 +14,13 @@
 
 static double milliseconds(int64_t ns) { return (double)ns / 1e6; }
 
-static reason too_late(request *r, const char *how, const char *stage)
+static reason too_late(request *r, const char *how, const char *step)
 {
 	return request_fail(r, REASON_DEADLINE_EXCEEDED, "the deadline of %.0f ms passed %s %s",
-			    milliseconds(r->deadline_budget_ns), how, stage);
+			    milliseconds(r->deadline_budget_ns), how, step);
 }
 
-reason audit_too_late(request *r, const char *stage) { return too_late(r, "during", stage); }
+reason audit_too_late(request *r, const char *step) { return too_late(r, "during", step); }
 
 bool audit_may_go_on(audit_service *s, request *r, const char *next, int64_t needed)
 {

@@ -42,7 +42,7 @@ struct audit_service {
 /* Whether r may go on to a stage; `needed` is the predicted time from here to its answer (0 = unknown). */
 bool audit_may_go_on(audit_service *s, request *r, const char *next, int64_t needed);
 /* r's deadline passed during a stage ("decoding", "inference"). */
-reason audit_too_late(request *r, const char *stage);
+reason audit_too_late(request *r, const char *step);
 void audit_give_place_back(audit_service *s);
 /* r's wait in a queue ends, and so does its place. */
 void audit_leave_queue(audit_service *s, request *r);
