@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "model/self_test.h"
+#include "server/heap.h"
 
 /* The last number in a path such as registry/ad-audit/3/, else 0. */
 static int version_of_path(const char *path)
@@ -142,7 +143,7 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 	const server_config *c = o->config;
 	wn_error local = {0};
 	char shown[1024];
-	disk_state disk;
+	disk_state disk = {0};
 	*out = NULL;
 	*step = LOAD_OPEN;
 	if (name)
@@ -187,5 +188,6 @@ wn_code swap_bring_in(served_model **out, const swap_options *o, const char *nam
 	} else if (j.model) {
 		o->run_aside(o->cls, run_free, j.model);
 	}
+	heap_note_freed(disk.bytes); /* what reading them took, or the model */
 	return code == WN_OK ? WN_OK : wn_fail(err, code, "%s", local.message);
 }
