@@ -23,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_tiny_model  # noqa: E402
-from server_process import (FILES, GENEROUS, HERE, RUN, TroubledServer, check, log, multipart, read_file, run_tests,  # noqa: E402
+from server_process import (FILES, GENEROUS, HERE, RUN, NotTried, TroubledServer, check, log, multipart, read_file, run_tests,  # noqa: E402
                             same, wait_for)
 
 KEYS = {"inference": "inference-key-0001", "metrics": "metrics-key-00002"}
@@ -44,17 +44,20 @@ def threads(pid):
     return [read_file("/proc", str(pid), "task", task, "comm").decode().strip() for task in os.listdir(f"/proc/{pid}/task")]
 
 
-def test_isolated_decoder():
-    settings = (*GENEROUS, "decode.isolation=process", "decode.timeout=1h")
-    with TroubledServer(*GENEROUS) as server:
-        reference = [json.loads(server.ask_audit(t)[2])["labels"] for t in ("x", "y")]
+def isolated_server(*settings, timeout="1h", **kwargs):
+    """One whose images are decoded in helpers."""
     try:
-        server = TroubledServer(*settings, env=ENVIRONMENT)
+        return TroubledServer(*GENEROUS, "decode.isolation=process", f"decode.timeout={timeout}", *settings, **kwargs)
     except AssertionError as e:
         if "without libseccomp" in str(e):
-            return log("     built without libseccomp: not tried")
+            raise NotTried("built without libseccomp") from None
         raise
-    with server:
+
+
+def test_isolated_decoder():
+    with TroubledServer(*GENEROUS) as server:
+        reference = [json.loads(server.ask_audit(t)[2])["labels"] for t in ("x", "y")]
+    with isolated_server(env=ENVIRONMENT) as server:
         key, helpers = KEYS["inference"], children(server.process.pid)
         same(len(helpers), 2, "helpers: one for audits, one for trials")
         status = read_file("/proc", str(helpers[0]), "status").decode()
@@ -93,7 +96,7 @@ def test_isolated_decoder():
         helpers = children(server.process.pid)
     for h in helpers:
         wait_for(lambda: not os.path.exists(f"/proc/{h}"), what="helpers gone with the server")
-    with TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=400ms") as server:
+    with isolated_server(timeout="400ms") as server:
         for h in children(server.process.pid):
             os.kill(h, signal.SIGSTOP)
         status, _, body = server.ask_audit()
@@ -111,13 +114,7 @@ def test_a_stuck_decoder_makes_nobody_late():
         body, kind = multipart([("image", read_file(FILES, "good.png")), ("text", "x")])
         status, _, body = server.ask("POST", "/v1/audit", body=body, headers={"Content-Type": kind, "X-Deadline-Ms": str(ms)})
         return status, json.loads(body), time.monotonic() - start
-    try:
-        server = TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=1h", "inference.decode_threads=1")
-    except AssertionError as e:
-        if "without libseccomp" in str(e):
-            return log("     built without libseccomp: not tried")
-        raise
-    with server, concurrent.futures.ThreadPoolExecutor(6) as pool:
+    with isolated_server("inference.decode_threads=1") as server, concurrent.futures.ThreadPoolExecutor(6) as pool:
         same(server.ask_audit()[0], 200, "warm")
         for h in children(server.pid):
             os.kill(h, signal.SIGSTOP)
@@ -160,14 +157,8 @@ def kill_children(pid):
 
 
 def test_decoders_killed_again_and_again():
-    try:
-        server = TroubledServer(*GENEROUS, "decode.isolation=process", "decode.timeout=1h", "inference.decode_threads=2")
-    except AssertionError as e:
-        if "without libseccomp" in str(e):
-            return log("     built without libseccomp: not tried")
-        raise
     rounds, moments = 40, random.Random(0)
-    with server:
+    with isolated_server("inference.decode_threads=2") as server:
         expected = json.loads(server.ask_audit()[2])["labels"]
         answers, killed, over = [], 0, False
 
