@@ -4,7 +4,7 @@
 #include <malloc.h>
 #include <stdatomic.h>
 
-#define INTERVAL_NS 10000000000
+#define INTERVAL_NS 3000000000
 #define WORTH_IT    ((size_t)1 << 20)
 
 static atomic_size_t freed;

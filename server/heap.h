@@ -17,7 +17,7 @@ void heap_keep_dense(void);
 /* So many bytes were freed, in blocks too small to go back by themselves. */
 void heap_note_freed(size_t bytes);
 
-/* Gives back what was noted, when that is worth it (a MiB) and the last time is ten seconds ago. True when it did. */
+/* Gives back what was noted, when that is worth it (a MiB) and the last time is three seconds ago. True when it did. */
 bool heap_give_back(int64_t now_ns);
 
 #endif
