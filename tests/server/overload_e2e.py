@@ -234,6 +234,12 @@ def begun(server):
     return m["winnow_requests_in_flight"] + m["winnow_request_duration_seconds_count"]
 
 
+def wait_until_refusing(server):
+    """Not ready comes first; whoever gets in between the two is accepted and waited for."""
+    wait_for(lambda: "draining:" in server.errors(), what="a server that refuses")
+    same(server.request("GET", "/v2/health/ready")[0], 503, "ready")
+
+
 def test_sigterm_drains():
     with slow_server(*GENEROUS, "inference.queue_capacity=64") as server:
         results = []
@@ -246,7 +252,7 @@ def test_sigterm_drains():
         s.sendall(head + body[:50])
         wait_for(lambda: begun(server) >= 41, what="all forty and the slow one have begun")
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: server.request("GET", "/v2/health/ready")[0] == 503, what="not ready")
+        wait_until_refusing(server)
         same(server.request("GET", "/v2/health/live")[0], 200, "live")
         status, headers, text = server.audit(good_image())
         same((status, json.loads(text)["reason"]), (503, "draining"), "a new audit")
@@ -281,9 +287,7 @@ def test_refused_requests_do_not_hold_up_a_drain():
         accepted.sendall(head + body[:50])
         wait_for(lambda: server.metrics()["winnow_requests_in_flight"] == 1, what="the accepted one")
         server.process.send_signal(signal.SIGTERM)
-        # Not ready comes first; whoever gets in between the two is accepted and waited for.
-        wait_for(lambda: "draining:" in server.errors(), what="a server that refuses")
-        same(server.request("GET", "/v2/health/ready")[0], 503, "ready")
+        wait_until_refusing(server)
         refused_head, _ = audit_bytes(good_image(), "x", ["X-Request-Id: refused"])
         refused.sendall(refused_head + body[:50])
         time.sleep(0.2 * RUN.slow)
