@@ -8,7 +8,7 @@
 #define WORTH_IT    ((size_t)1 << 20)
 
 static atomic_size_t freed;
-static atomic_int_fast64_t next_ns;
+static int64_t next_ns; /* heap_give_back only */
 
 /* Where no image is decoded in this process nearly all blocks of half a megabyte and more are the models' (the others: the pixels of large
  * PNGs on their way to the model's size, bodies above a megabyte). malloc would map the first of them and then take the next ones,
@@ -23,10 +23,10 @@ void heap_note_freed(size_t bytes) { atomic_fetch_add(&freed, bytes); }
 
 bool heap_give_back(int64_t now_ns)
 {
-	int_fast64_t due = atomic_load(&next_ns);
-	if (now_ns < due || atomic_load(&freed) < WORTH_IT || !atomic_compare_exchange_strong(&next_ns, &due, now_ns + INTERVAL_NS))
+	if (now_ns < next_ns || atomic_load(&freed) < WORTH_IT)
 		return false;
-	atomic_store(&freed, 0);
+	next_ns = now_ns + INTERVAL_NS;
+	atomic_store(&freed, 0); /* before: what is noted from now on may come too late for this time */
 	malloc_trim(0);
 	return true;
 }
